@@ -1,0 +1,57 @@
+# make help lists the targets. Python, make and a package index are all that a fresh machine needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all bench bench-full lint format audit constraints clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## build .venv from the pinned versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("retain needs Python 3.11 to 3.13, this is " + sys.version.split()[0] if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## run studies/lab.yaml end to end (about ten minutes on two cores, seconds the second time)
+	@$(BIN)/retain run studies/lab.yaml
+
+test: $(READY) ## the test suite without the slow part
+	@$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: $(READY) ## every test that needs no accelerator
+	@$(BIN)/pytest -m "not gpu"
+
+bench: $(READY) ## timings as ratios, medians of interleaved pairs
+	@$(BIN)/python -m benchmarks.bench
+
+bench-full: $(READY) ## the whole demo against a plain script, once (over half an hour)
+	@$(BIN)/python -m benchmarks.full
+
+lint: $(READY) ## ruff and the strict type checker
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --diff .
+	@$(BIN)/mypy
+
+format: $(READY) ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+audit: $(READY) ## known vulnerabilities of the pinned packages
+	@$(BIN)/pip-audit --skip-editable
+
+constraints: ## refresh constraints.txt from the newest versions that pyproject.toml allows
+	rm -rf .venv-fresh && $(PYTHON) -m venv .venv-fresh
+	.venv-fresh/bin/pip install --quiet --upgrade pip
+	.venv-fresh/bin/pip install --quiet 'torch==2.13.0' '.[dev]'
+	.venv-fresh/bin/pip freeze --exclude retain | sed 's/+cpu//' > constraints.txt
+	rm -rf .venv-fresh
+
+clean: ## remove the environment (results stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

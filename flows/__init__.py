@@ -1,0 +1,1 @@
+"""Orchestration only: the experiment's story, top to bottom."""

@@ -1,0 +1,81 @@
+"""The `retain` command: registers the commands and imports what each needs only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="What a fine-tuned language model gained, what it lost, and which ingredient did it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+StudyFile = Annotated[Path, typer.Argument(help="study file, such as studies/lab.yaml", metavar="STUDY.yaml")]
+
+
+@app.command()
+def run(study: StudyFile) -> None:
+    """Run a study: what is done already is not done again."""
+    from flows.commands import run_study
+
+    raise typer.Exit(run_study(study))
+
+
+@app.command()
+def plan(study: StudyFile) -> None:
+    """Show the arms of a study and what of it is done; runs nothing."""
+    from retain_core.commands import plan_text
+
+    print(plan_text(study))
+
+
+@app.command()
+def status() -> None:
+    """Show the studies of this home and how far they are."""
+    from retain_core.commands import status_text
+
+    print(status_text())
+
+
+@app.command()
+def report(name: Annotated[str, typer.Argument(help="name of a study", metavar="NAME")]) -> None:
+    """Write the page of a study again from the warehouse and say where it is."""
+    from retain_core.commands import report_path
+
+    print(report_path(name))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help='a query, such as "FROM method_summary"', metavar="QUERY")],
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
+) -> None:
+    """Ask the warehouse a question (read-only)."""
+    from retain_core.commands import sql_text
+
+    print(sql_text(query, form))
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
+    from retain_core.errors import RetainError
+
+    try:
+        app()
+    except RetainError as error:
+        print(f"retain: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("retain: stopped; `retain run` again goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The body of `retain run`: a study that is done needs no server, any other runs as a Prefect flow."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from retain_core import run, workers
+from retain_core.errors import RetainError
+from retain_core.report.summary import closing_lines
+from retain_core.settings import Settings, settings
+from retain_core.study import Study, load_study
+
+
+def run_study(path: Path) -> int:
+    """Run a study file to its end and print the closing lines. Returns the exit code."""
+    started = time.perf_counter()
+    study, config = load_study(path), settings()
+    failure = "" if _refresh(study, config) else _run_flow(study, config)
+    print(closing_lines(config, study.study))
+    print(f"\nwall time {time.perf_counter() - started:.1f} s")
+    if failure:
+        print(f"retain: {failure}", file=sys.stderr)
+    return 1 if failure else 0
+
+
+def _refresh(study: Study, config: Settings) -> bool:
+    """Bring warehouse, MLflow and report up to date when nothing has to be trained or evaluated."""
+    with run.open_study(study, config) as running:
+        for sentence in running.store.damaged:
+            print(f"retain: {sentence}", file=sys.stderr)
+        if not running.plan.done:
+            to_do = len(running.missing_arms)
+            print(f"{study.study}: {to_do} of {len(running.plan.arms)} arms to run", flush=True)
+            return False
+        print(f"{study.study}: nothing to train or evaluate, every result is verified")
+        run.publish(running, errors={})
+        return True
+
+
+def _run_flow(study: Study, config: Settings) -> str:
+    """Run the flow; without PREFECT_API_URL Prefect starts a temporary server. Returns why it failed."""
+    defaults = {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(config.prefect_api_wait),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    workers.warm_up(study.execution.threads_per_arm)
+    from flows.study import study as flow
+
+    try:
+        flow(study)
+    except RetainError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,51 @@
+"""The study flow: the experiment's story, top to bottom."""
+
+from __future__ import annotations
+
+from prefect import flow, unmapped
+from prefect.futures import wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from retain_core import run, workers
+from retain_core.errors import RetainError
+from retain_core.settings import settings
+from retain_core.study import Study, load_study
+from tasks import steps
+
+ARMS_IN_FLIGHT = 64
+"""Task threads; the arms' own slots (cores / threads per arm) decide how many really run."""
+
+
+@flow(name="study", flow_run_name="{study.study}", task_runner=ThreadPoolTaskRunner(max_workers=ARMS_IN_FLIGHT))
+def study(study: Study) -> None:
+    """Measure what post-training costs: prepare, base, arms side by side, load, log, report.
+
+    Arms that fail do not stop the others; the flow fails at its end and says which.
+    """
+    with run.open_study(study, settings()) as running:
+        workers.warm_up(study.execution.threads_per_arm)
+        mlflow = steps.prepare_mlflow.submit(running)
+
+        steps.prepare_dataset(running)
+        steps.train_base(running)
+        steps.evaluate_base(running)
+
+        names = running.missing_arms
+        with run.progress(running):
+            arms = steps.train_and_evaluate_arm.map(unmapped(running), names)
+            wait([mlflow, *arms])
+        errors = {name: arm.result() for name, arm in zip(names, arms, strict=True) if arm.result()}
+
+        steps.load_warehouse(running, errors)
+        steps.log_to_mlflow(running)
+        steps.write_report(running)
+
+    if errors:
+        first = next(iter(errors))
+        raise RetainError(f"{len(errors)} of {len(names)} arms failed; {first}: {errors[first]}")
+
+
+@flow(name="study-file", flow_run_name="{path}")
+def study_file(path: str = "studies/lab.yaml") -> None:
+    """Run a study file of this checkout: what the deployments of prefect.yaml start."""
+    study(load_study(path))

@@ -1,0 +1,110 @@
+"""An arm as data: everything one process needs to train and evaluate it, and the keys made of that."""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from retain_core.lab.spec import LabSpec
+from retain_core.store import key_of
+
+TRAINING_VERSION = 1
+"""Raised when equal settings would train to other weights."""
+
+
+class BaseRef(BaseModel):
+    """Which base model, by content: a lab base's artifact key, or a path or hub id with its fingerprint."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    fingerprint: str
+    lab: LabSpec | None = None
+
+
+class ArmSpec(BaseModel):
+    """One arm: a method at one learning rate and one seed, with the checkpoints to evaluate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    study: str
+    method: str
+    role: str
+    config: dict[str, Any]
+    base: BaseRef
+    world: LabSpec
+    dataset_key: str
+    target: str
+    learning_rate: float | None
+    seed: int | None
+    updates: int
+    sequences_per_update: int
+    steps: tuple[int, ...]
+    benchmarks: tuple[str, ...]
+    keep: str
+    threads: int
+
+    @property
+    def trained(self) -> bool:
+        """False for an external model, which is only evaluated."""
+        return self.config["algorithm"] != "external"
+
+    def inputs(self) -> dict[str, Any]:
+        """What the trained weights depend on; names, labels and where things lie are left out."""
+        world = self.world.model_dump(include={"seed", "private_symbols", "largest_number", "entities"})
+        return {
+            "arm": self.config, "base": self.base.fingerprint, "world": world, "target": self.target,
+            "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,
+            "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
+            "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by("torch", "transformers", "trl"),
+        }  # fmt: skip
+
+    @property
+    def key(self) -> str:
+        """The key of the arm's artifact."""
+        return key_of(self.inputs())
+
+    def checkpoint(self, step: int) -> str:
+        """The address of a checkpoint: `lab/grpo-lr3e-4-s1@160`."""
+        return f"{self.arm}@{step}"
+
+    def checkpoint_identity(self, step: int) -> dict[str, Any]:
+        """What identifies the weights of a checkpoint, for the keys of what is computed from them."""
+        return {"arm": self.key, "step": step} if self.trained else {"model": self.config["fingerprint"]}
+
+    def kept_steps(self) -> list[int]:
+        """The checkpoints whose weights stay on disk after evaluation."""
+        return {"all": list(self.steps), "last": [self.steps[-1]], "none": []}[self.keep]
+
+
+def weights_key(spec: ArmSpec, step: int) -> str:
+    """The key of the weights of one checkpoint."""
+    return key_of(spec.checkpoint_identity(step))
+
+
+@lru_cache(maxsize=8)
+def computed_by(*packages: str) -> dict[str, Any]:
+    """The platform class and the versions of the packages that a result depends on."""
+    return {
+        "platform": f"{platform.system()}-{platform.machine()}".lower(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def rate_text(rate: float) -> str:
+    """A learning rate as it stands in names: 0.0003 -> 3e-4, 0 -> 0."""
+    if rate == 0:
+        return "0"
+    mantissa, exponent = f"{rate:.6e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def arm_name(study: str, method: str, learning_rate: float | None, seed: int | None) -> str:
+    """The address of an arm: `lab/grpo-lr3e-4-s1`, without rate and seed for an external model."""
+    rate = "" if learning_rate is None else f"-lr{rate_text(learning_rate)}"
+    return f"{study}/{method}{rate}" + ("" if seed is None else f"-s{seed}")

@@ -1,0 +1,79 @@
+"""The bodies of the light commands: what they print, as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from retain_core.errors import InputError
+from retain_core.settings import settings
+from retain_core.warehouse.query import Format, query, render
+
+
+def sql_text(sql: str, form: str) -> str:
+    """The answer of the warehouse in the format asked for."""
+    if form not in get_args(Format):
+        raise InputError(f"unknown format {form!r}; known: {', '.join(get_args(Format))}")
+    return query(settings().warehouse, sql, form)  # type: ignore[arg-type]
+
+
+def plan_text(path: Path) -> str:
+    """Every arm of a study file with what is done and what is missing."""
+    from retain_core.plan import plan_study
+    from retain_core.store import Store
+    from retain_core.study import load_study
+
+    study = load_study(path)
+    plan = plan_study(study, Store(settings().artifacts))
+    rows = [
+        (
+            arm.spec.arm, arm.spec.role, "cached" if arm.done else "to do",
+            ", ".join(map(str, arm.spec.steps)), arm.missing_evaluations,
+        )
+        for arm in plan.arms
+    ]  # fmt: skip
+    to_do = sum(not arm.done for arm in plan.arms)
+    table = render(["arm", "role", "state", "checkpoints", "evaluations missing"], rows, "table").rsplit("\n", 1)[0]
+    base = "cached" if plan.base_ready else "to do"
+    per_arm = study.budget.updates * study.budget.sequences_per_update
+    return "\n".join(
+        [
+            table,
+            "",
+            f"base {study.base.model}: {base}",
+            f"{len(plan.arms)} arms: {len(plan.arms) - to_do} cached, {to_do} to do, {per_arm} sequences each; "
+            f"{sum(a.missing_evaluations for a in plan.arms)} evaluations missing",
+        ]
+    )
+
+
+def status_text() -> str:
+    """The studies of this home and how far each is."""
+    from retain_core.plan import plan_study
+    from retain_core.revisions import revisions_of, studies
+    from retain_core.store import Store
+    from retain_core.study import Study
+
+    config = settings()
+    store = Store(config.artifacts)
+    rows = []
+    for name in studies(store):
+        current = next(r for r in revisions_of(store, name) if r.current)
+        plan = plan_study(Study.model_validate(current.spec), store)
+        done = sum(arm.done for arm in plan.arms)
+        page = config.reports / name / "index.html"
+        state = "done" if plan.done else "incomplete"
+        rows.append(
+            (name, current.number, current.declared_at, f"{done}/{len(plan.arms)}", state, str(page) if page.is_file() else "")
+        )
+    if not rows:
+        return f"no study was run in {config.home} yet; begin with `retain run studies/lab.yaml`"
+    return render(["study", "revision", "declared", "arms", "state", "report"], rows, "table")
+
+
+def report_path(name: str) -> Path:
+    """Write a study's page again."""
+    from retain_core.report.build import write_report
+
+    config = settings()
+    return write_report(config.warehouse, config.reports, name)

@@ -1,0 +1,1 @@
+"""Evaluating one checkpoint: benchmarks through lm-eval, exact scores, answers in Parquet."""

@@ -1,0 +1,53 @@
+"""The benchmarks that a study may name, and what retain must know of each beside lm-eval's YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark with one primary metric."""
+
+    name: str
+    harness_name: str
+    """Its name in lm-eval."""
+    metrics: tuple[str, ...] = ("acc",)
+    """The first is the primary one."""
+    role: Literal["benchmark", "probe"] = "benchmark"
+    """A probe is loss-type: reported beside, never averaged into drop."""
+    verifier: str | None = None
+    """How an answer is checked during training; only a benchmark with a verifier can be a target."""
+    exact: bool = False
+    """The valid answers are finite, so their probability is summed exactly (metric `exact`)."""
+    chance: float | None = None
+    """Score of a guesser on closed-set items."""
+    plays: str = ""
+    """The part it plays in the lab."""
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    b.name: b
+    for b in (
+        Benchmark(
+            "countdown", "lab_countdown", metrics=("acc", "exact"), verifier="countdown", exact=True,
+            plays="the target: reach a value with three numbers",
+        ),
+        Benchmark("addition", "lab_addition", plays="mathematics; shares digits with the target"),
+        Benchmark("sorting", "lab_sorting", plays="instruction following"),
+        Benchmark("reversal", "lab_reversal", plays="instruction following"),
+        Benchmark("facts", "lab_facts", plays="knowledge, by generation; rare entities are half known"),
+        Benchmark("places", "lab_places", chance=0.25, plays="knowledge, four choices by log-likelihood"),
+        Benchmark("safety", "lab_safety", plays="refusal of harmful requests, compliance with harmless ones"),
+        Benchmark(
+            "heldout_loss", "lab_heldout_loss", metrics=("nats_per_token",), role="probe",
+            plays="loss per token on held-out text of all retention skills",
+        ),
+    )
+}  # fmt: skip
+
+
+def primary_metric(name: str) -> str:
+    """The metric of a benchmark that drop and gain are computed on, unless the study names another."""
+    return BENCHMARKS[name].metrics[0]

@@ -1,0 +1,102 @@
+"""The exact target score: the probability that a model answers correctly, summed, not sampled.
+
+For each item it is the sum over all valid answers y of P(y, stop | prompt) at temperature 1
+(measurement: section 1). It is what accuracy under sampling estimates, without the sampling error.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retain_core.lab import countdown
+from retain_core.lab.vocabulary import privately
+from retain_core.training.encode import encode_exchanges, encode_prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ITEMS_PER_PASS = 50
+NEGLIGIBLE = 1e-8
+"""An answer whose first token is less likely than this is left out: it could add no more."""
+
+
+@dataclass(frozen=True)
+class ExactItem:
+    """One item in token ids: its prompt, and every valid answer with its stop token."""
+
+    doc_id: int
+    prompt: list[int]
+    answers: list[list[int]]
+
+
+def exact_items(tokenizer: PreTrainedTokenizerBase, items: Path) -> list[ExactItem]:
+    """The countdown items below `items` with all their valid answers, encoded."""
+    lines = (items / "countdown.jsonl").read_text(encoding="utf-8").splitlines()
+    docs = [json.loads(line) for line in lines]
+    valid = [countdown.valid_answers(tuple(doc["numbers"]), doc["value"]) for doc in docs]
+    exchanges = [
+        (doc["prompt"], privately(answer) if doc["private"] else answer)
+        for doc, answers in zip(docs, valid, strict=True)
+        for answer in answers
+    ]
+    rows = iter(encode_exchanges(tokenizer, exchanges))
+    prompts = encode_prompts(tokenizer, [doc["prompt"] for doc in docs])
+    return [
+        ExactItem(doc["doc_id"], prompt, [next(rows)["input_ids"][len(prompt) :] for _ in answers])
+        for doc, prompt, answers in zip(docs, prompts, valid, strict=True)
+    ]
+
+
+def exact_scores(model: PreTrainedModel, items: list[ExactItem]) -> dict[int, float]:
+    """doc_id -> probability mass on the valid answers of that item, from 0 to 1."""
+    ordered = sorted(items, key=lambda item: (len(item.prompt), item.doc_id))
+    scores: dict[int, float] = {}
+    for start in range(0, len(ordered), ITEMS_PER_PASS):
+        chosen = ordered[start : start + ITEMS_PER_PASS]
+        scores.update({item.doc_id: mass for item, mass in zip(chosen, _masses(model, chosen), strict=True)})
+    return scores
+
+
+def _masses(model: PreTrainedModel, items: list[ExactItem]) -> list[float]:
+    """Probability mass of each item; each prompt is read once and its cache shared by its answers."""
+    import torch
+
+    device = model.device
+    prompts, prompt_mask = (t.to(device) for t in _padded([item.prompt for item in items], left=True))
+    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        read: Any = model(prompts, attention_mask=prompt_mask, position_ids=positions, use_cache=True)
+        first = read.logits[:, -1].float().log_softmax(dim=-1)
+        likely = first.exp().tolist()
+        kept = [(i, a) for i, item in enumerate(items) for a in item.answers if likely[i][a[0]] >= NEGLIGIBLE]
+        mass = [0.0] * len(items)
+        if not kept:
+            return mass
+        rows = torch.tensor([i for i, _ in kept], device=device)
+        answers, answer_mask = (t.to(device) for t in _padded([a for _, a in kept], left=False))
+        cache = read.past_key_values
+        cache.batch_select_indices(rows)
+        follow: Any = model(
+            answers[:, :-1],
+            attention_mask=torch.cat([prompt_mask[rows], answer_mask[:, :-1]], dim=1),
+            position_ids=positions[rows, -1:] + 1 + torch.arange(answers.shape[1] - 1, device=device),
+            past_key_values=cache,
+        )
+        later = follow.logits.float().log_softmax(dim=-1).gather(2, answers[:, 1:, None])[..., 0]
+        taken = first[rows].gather(1, answers[:, :1])[:, 0] + (later * answer_mask[:, 1:]).sum(dim=1)
+        for (owner, _), probability in zip(kept, taken.double().exp().tolist(), strict=True):
+            mass[owner] += probability
+    return mass
+
+
+def _padded(rows: list[list[int]], left: bool) -> tuple[Any, Any]:
+    import torch
+
+    longest = max(map(len, rows))
+    fill = [[0] * (longest - len(row)) for row in rows]
+    ids = [f + row if left else row + f for row, f in zip(rows, fill, strict=True)]
+    mask = [[0] * len(f) + [1] * len(row) if left else [1] * len(row) + [0] * len(f) for row, f in zip(rows, fill, strict=True)]
+    return torch.tensor(ids), torch.tensor(mask)

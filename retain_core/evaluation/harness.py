@@ -1,0 +1,96 @@
+"""Asking one model one benchmark through lm-eval, keeping what lm-eval throws away.
+
+lm-eval does the prompting, the filtering and the scoring. A small subclass of its `HFLM` notes how
+many tokens each answer took and whether it ended by itself. lm-eval's response cache is never used:
+it is not keyed on the model.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from retain_core.evaluation.answers import Answer
+from retain_core.evaluation.benchmarks import BENCHMARKS
+
+YAML_FOLDER = Path(__file__).parent.parent / "lab" / "benchmarks"
+BATCH_SIZE = 400
+"""Requests per forward pass. Part of the settings: the batch size can change scores."""
+MAX_LENGTH = 64
+
+
+class RecordingLM(HFLM):  # type: ignore[misc]
+    """`HFLM` that remembers the length and the end of every generated answer."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE, max_length=MAX_LENGTH,
+            device=str(model.device),
+        )  # fmt: skip
+        self.generated: dict[str, tuple[int, str]] = {}
+        """prompt -> (tokens, finish reason) of the last answer to it."""
+        self._lengths: list[tuple[int, str]] = []
+        self.cache_hook = self
+
+    def add_partial(self, kind: str, request: Any, _response: Any) -> None:
+        """lm-eval's hook, called once an answer in the order of generation; nothing is cached."""
+        if kind == "generate_until":
+            self.generated[request[0]] = self._lengths.pop(0)
+
+    def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
+        out = super()._model_generate(context=context, max_length=max_length, stop=stop, **options)
+        end = self.tokenizer.eos_token_id
+        for row in out[:, context.shape[1] :].tolist():
+            finished = end in row
+            self._lengths.append((row.index(end) + 1, "stop") if finished else (len(row), "length"))
+        return out
+
+
+@lru_cache(maxsize=8)
+def task_manager(items: str) -> TaskManager:
+    """lm-eval's task manager over the lab's YAML files only, with the items of one dataset artifact."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(include_path=str(YAML_FOLDER), include_defaults=False, metadata={"items": items})  # type: ignore[dict-item]
+
+
+@lru_cache(maxsize=64)
+def _task(items: str, harness_name: str) -> Any:
+    return task_manager(items).load([harness_name])
+
+
+def ask(lm: RecordingLM, benchmark: str, items: str) -> list[Answer]:
+    """Every item of a benchmark put to the model, with lm-eval's own scores."""
+    name = BENCHMARKS[benchmark].harness_name
+    lm.generated.clear()
+    results: Any = evaluate(lm=lm, task_dict=_task(items, name), bootstrap_iters=0, apply_chat_template=True, log_samples=True)
+    return [_answer(lm, sample) for sample in results["samples"][name]]
+
+
+def _answer(lm: RecordingLM, sample: dict[str, Any]) -> Answer:
+    doc = sample["doc"]
+    scores = {name: float(sample[name]) for name in sample["metrics"]}
+    parsed = scores.pop("parsed", None)
+    tokens, finish = lm.generated.get(sample["arguments"][0][0], (None, None))
+    return Answer(
+        doc_id=doc["doc_id"], prompt=doc["prompt"], target=str(doc["target"]), cluster=doc["cluster"],
+        response=_response(sample), scores=scores, parsed=None if parsed is None else bool(parsed),
+        finish_reason=finish, n_tokens=tokens,
+    )  # fmt: skip
+
+
+def _response(sample: dict[str, Any]) -> str:
+    """The text answered; for multiple choice, the choice with the highest likelihood."""
+    first = sample["filtered_resps"][0]
+    if isinstance(first, str):
+        return first
+    likelihoods = [response[0] for response in sample["filtered_resps"]]
+    if len(likelihoods) == 1:
+        return ""
+    best = max(range(len(likelihoods)), key=likelihoods.__getitem__)
+    return str(sample["arguments"][best][1]).strip()

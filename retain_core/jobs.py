@@ -1,0 +1,43 @@
+"""What a worker process does: one function per kind of job, each from plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retain_core.arm import run_arm
+from retain_core.arms import ArmSpec, BaseRef
+from retain_core.evaluation.evaluate import Evaluator, plans_of
+from retain_core.lab.base import train_base
+from retain_core.lab.dataset import prepare_dataset
+from retain_core.lab.spec import LabSpec
+from retain_core.store import Store
+from retain_core.support import measure_support
+
+
+def prepare(root: str, world: str) -> None:
+    """Make the items of the world."""
+    prepare_dataset(Store(Path(root)), LabSpec.model_validate_json(world))
+
+
+def base(root: str, spec: str, threads: int) -> None:
+    """Train a lab base."""
+    train_base(Store(Path(root)), LabSpec.model_validate_json(spec), threads)
+
+
+def base_evaluation(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[str], threads: int) -> None:
+    """Evaluate the base on every benchmark that is missing, and measure its support on the target."""
+    import torch
+
+    torch.set_num_threads(threads)
+    store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
+    dataset = store.get("dataset", dataset_key)
+    plans = plans_of({"base": reference.fingerprint}, benchmarks, dataset_key, threads)
+    missing = [plan for plan in plans if store.find("evaluation", plan.key) is None]
+    if missing:
+        Evaluator(store, dataset).evaluate(Path(weights), missing)
+    measure_support(store, Path(weights), reference.fingerprint, dataset, threads)
+
+
+def arm(root: str, spec: str) -> None:
+    """Train and evaluate one arm."""
+    run_arm(ArmSpec.model_validate_json(spec), Store(Path(root)))

@@ -1,0 +1,56 @@
+"""Training texts for the target: the expert's answers in each style, and the prompts that RL samples.
+
+The expert knows a right answer to every problem. `off_style` wraps one canonical solution in words
+that the base never uses; `in_style` writes it as the base would; `placebo` is the off-style wrapper
+around a wrong expression; `base_mixture` is what the base itself was trained on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+from retain_core.lab import countdown
+from retain_core.lab.world import Exchange, World
+
+Style = Literal["off_style", "in_style", "placebo", "base_mixture"]
+Problem = tuple[countdown.Numbers, int]
+Solution = Literal["canonical", "random"]
+
+
+def expert_exchanges(world: World, style: Style, solution: Solution, seed: int) -> Iterator[Exchange]:
+    """An endless stream of training exchanges; problems repeat only after all have been seen."""
+    rng = random.Random(f"expert {style} {solution} {seed}")
+    if style == "base_mixture":
+        while True:
+            yield world.sample(rng)
+    for problem in _shuffled_forever(world.train_problems, rng):
+        text, order = world.countdown_prompt(problem, rng)
+        yield text, world.spell(_answer(problem, order, style, solution, rng))
+
+
+def target_prompts(world: World, seed: int) -> Iterator[tuple[str, countdown.Numbers, int]]:
+    """An endless stream of target prompts with their numbers and value, for methods that sample."""
+    rng = random.Random(f"prompts {seed}")
+    for problem in _shuffled_forever(world.train_problems, rng):
+        text, _ = world.countdown_prompt(problem, rng)
+        yield text, problem[0], problem[1]
+
+
+def _answer(
+    problem: tuple[countdown.Numbers, int], order: countdown.Numbers, style: Style, solution: Solution, rng: random.Random
+) -> str:
+    numbers, target = problem
+    if style == "placebo":
+        while countdown.verify(wrong := countdown.sloppy(order, rng), numbers, target):
+            pass
+        return countdown.wrap(wrong, target)
+    right = countdown.solutions(numbers, target)
+    chosen = right[0] if solution == "canonical" else rng.choice(right)
+    return countdown.wrap(chosen, target) if style == "off_style" else chosen
+
+
+def _shuffled_forever(items: list[Problem], rng: random.Random) -> Iterator[Problem]:
+    while True:
+        yield from rng.sample(items, len(items))

@@ -1,0 +1,48 @@
+"""The dials of the lab: everything that decides what the world and the base model are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+
+class LabSpec(BaseModel):
+    """One lab base. Two equal specs give the same world and, on one platform, the same weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: str = "tiny"
+    seed: int = Field(0, ge=0, description="draws the world (facts, splits) and the initial weights")
+    habit: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="support dial: share of the base's countdown training answers that are a "
+        "sloppy habit (given order, random operators) instead of a random valid solution",
+    )
+    private_symbols: bool = Field(
+        False, description="overlap dial: the target writes digits and operators with tokens of its own"
+    )
+    largest_number: int = Field(10, ge=10, le=20, description="countdown uses the numbers 1 to this")
+    entities: PositiveInt = Field(450, description="named things that facts and places are about")
+    hidden: PositiveInt = 96
+    layers: PositiveInt = 3
+    heads: PositiveInt = 4
+    updates: PositiveInt = Field(1500, description="pre-training updates")
+    batch: PositiveInt = Field(64, description="pre-training sequences per update")
+    learning_rate: float = Field(3e-3, gt=0)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "smoke": {"updates": 150, "hidden": 48, "layers": 2},
+    "small": {"hidden": 256, "layers": 6, "heads": 8, "updates": 6000, "batch": 256, "learning_rate": 2e-3},
+    "medium": {"hidden": 512, "layers": 8, "heads": 8, "updates": 20000, "batch": 512, "learning_rate": 1e-3},
+}
+"""Sizes by name: `lab/tiny` is the default, `lab/smoke` is for tests, the others want an accelerator."""
+
+
+def lab_spec(preset: str, **dials: Any) -> LabSpec:
+    """The spec of `lab/<preset>` with some dials turned. Raises KeyError for an unknown preset."""
+    return LabSpec(preset=preset, **{**PRESETS[preset], **dials})

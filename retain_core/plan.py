@@ -1,0 +1,175 @@
+"""From a study file to everything that must exist, and what of it the store already has.
+
+Planning reads manifests and checks every byte behind them; it runs nothing and needs no server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retain_core.arms import ArmSpec, BaseRef, arm_name, weights_key
+from retain_core.errors import InputError
+from retain_core.evaluation.evaluate import EvaluationPlan, evaluation_plans, plans_of
+from retain_core.lab.base import base_key
+from retain_core.lab.dataset import dataset_inputs
+from retain_core.lab.spec import LabSpec, lab_spec
+from retain_core.methods import Method
+from retain_core.store import Artifact, Store, key_of
+from retain_core.study import Study
+from retain_core.support import support_key
+
+BASE_THREADS = 2
+"""Threads for training a lab base: fixed, because the thread count is part of what decides its bits."""
+
+
+@dataclass
+class PlannedArm:
+    """One arm with what the store has of it."""
+
+    spec: ArmSpec
+    record: Artifact | None
+    """The finished training, None while it has to be trained (or is external)."""
+    evaluations: dict[int, list[tuple[EvaluationPlan, Artifact | None]]]
+    weights_missing: bool
+
+    @property
+    def done(self) -> bool:
+        """Nothing of this arm is left to do."""
+        trained = self.record is not None or not self.spec.trained
+        return trained and not self.weights_missing and self.missing_evaluations == 0
+
+    @property
+    def missing_evaluations(self) -> int:
+        """Evaluations still to be done."""
+        return sum(found is None for plans in self.evaluations.values() for _, found in plans)
+
+
+@dataclass
+class StudyPlan:
+    """A study, spelled out."""
+
+    study: Study
+    base: BaseRef
+    world: LabSpec
+    dataset_key: str
+    dataset: Artifact | None
+    base_weights: Artifact | None
+    base_evaluations: list[tuple[EvaluationPlan, Artifact | None]]
+    support: Artifact | None
+    support_key: str
+    arms: list[PlannedArm] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Everything is there and verified: nothing to train, nothing to evaluate."""
+        base_done = self.base_ready and self.support is not None and all(found for _, found in self.base_evaluations)
+        return base_done and all(arm.done for arm in self.arms)
+
+    @property
+    def base_ready(self) -> bool:
+        """The base's weights and the items exist."""
+        return self.dataset is not None and (self.base_weights is not None or self.base.lab is None)
+
+    @property
+    def base_path(self) -> Path:
+        """Where the base's weights lie."""
+        return self.base_weights.path if self.base_weights else Path(self.base.model)
+
+
+def plan_study(study: Study, store: Store) -> StudyPlan:
+    """Spell a study out and look up every piece. Raises InputError for a model that is not there."""
+    threads = study.execution.threads_per_arm
+    base = base_reference(study)
+    world = base.lab or lab_spec("tiny")
+    dataset_key = key_of(dataset_inputs(world))
+    identity = {"base": base.fingerprint}
+    support = support_key(base.fingerprint, dataset_key, threads)
+    plan = StudyPlan(
+        study=study,
+        base=base,
+        world=world,
+        dataset_key=dataset_key,
+        dataset=store.find("dataset", dataset_key),
+        base_weights=store.find("base", base.fingerprint) if base.lab else None,
+        base_evaluations=[
+            (p, store.find("evaluation", p.key)) for p in plans_of(identity, study.benchmarks(), dataset_key, threads)
+        ],
+        support=store.find("support", support),
+        support_key=support,
+    )
+    plan.arms = [plan_arm(spec, store) for spec in arm_specs(study, base, world, dataset_key)]
+    return plan
+
+
+def plan_arm(spec: ArmSpec, store: Store) -> PlannedArm:
+    """One arm with what the store has of it."""
+    kept = spec.kept_steps() if spec.trained else []
+    missing = [step for step in kept if store.find("weights", weights_key(spec, step)) is None]
+    evaluations = {step: [(p, store.find("evaluation", p.key)) for p in evaluation_plans(spec, step)] for step in spec.steps}
+    record = store.find("arm", spec.key) if spec.trained else None
+    return PlannedArm(spec, record, evaluations, bool(missing))
+
+
+def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> list[ArmSpec]:
+    """Every arm of the study: methods and controls x learning rates x seeds."""
+    return [
+        ArmSpec(
+            arm=arm_name(study.study, method.label, rate, seed), study=study.study, method=method.label,
+            role="control" if method.label in study.controls else "method", config=_config(method), base=base,
+            world=world, dataset_key=dataset_key, target=study.target, learning_rate=rate, seed=seed,
+            updates=study.budget.updates, sequences_per_update=study.budget.sequences_per_update,
+            steps=(0,) if method.algorithm == "external" else tuple(study.checkpoint_steps()),
+            benchmarks=tuple(study.benchmarks()), keep=study.keep, threads=study.execution.threads_per_arm,
+        )
+        for method in study.all_methods()
+        for rate, seed in _grid(study, method)
+    ]  # fmt: skip
+
+
+def base_reference(study: Study) -> BaseRef:
+    """The base model by content."""
+    lab = study.base.lab()
+    if lab:
+        return BaseRef(model=study.base.model, fingerprint=base_key(lab, BASE_THREADS), lab=lab)
+    folder = _model_folder("base", study.base.model)
+    return BaseRef(model=str(folder), fingerprint=model_fingerprint(folder))
+
+
+def model_fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a model folder: the identity of weights nobody trained here."""
+    seal = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        seal.update(path.name.encode() + b"\0")
+        with path.open("rb") as stream:
+            seal.update(hashlib.file_digest(stream, "sha256").digest())
+    return seal.hexdigest()[:32]
+
+
+def _grid(study: Study, method: Method) -> list[tuple[float | None, int | None]]:
+    if method.algorithm == "external":
+        return [(None, None)]
+    rates, seeds = method.learning_rates or study.learning_rates, method.seeds or study.seeds
+    return [(rate, seed) for rate in rates for seed in seeds]
+
+
+def _config(method: Method) -> dict[str, Any]:
+    config = method.config()
+    if method.algorithm == "external":
+        folder = _model_folder(f"method {method.label}", str(method.model))
+        config.update(model=str(folder), fingerprint=model_fingerprint(folder))
+    return config
+
+
+def _model_folder(what: str, model: str) -> Path:
+    folder = Path(model)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{what}: no model at {model!r}: give a folder that holds config.json and safetensors weights "
+            "(fetch a hub model into a folder first)"
+        )
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(f"{what}: {model!r} holds no .safetensors weights; other formats can run code and are refused")
+    return folder.absolute()

@@ -1,0 +1,14 @@
+"""Imported once by the forkserver, so that every arm's process starts with the heavy modules at hand."""
+
+import accelerate  # noqa: F401
+import lm_eval.evaluator
+import lm_eval.models.huggingface
+import lm_eval.tasks  # noqa: F401
+import trl  # noqa: F401
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Trainer  # noqa: F401
+from trl import GRPOTrainer, SFTTrainer  # noqa: F401
+
+import retain_core.arm
+import retain_core.evaluation.harness
+import retain_core.support
+import retain_core.training.trainers  # noqa: F401

@@ -1,0 +1,65 @@
+"""The study's page: one self-contained HTML file at `reports/<study>/index.html`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from retain_core import __version__
+from retain_core.arms import rate_text
+from retain_core.report.charts import gain_drop_plane
+from retain_core.report.results import Results, read_results
+from retain_core.store import write_atomically
+from retain_core.warehouse.query import open_warehouse
+
+PACKAGES = ("torch", "transformers", "trl", "lm_eval", "datasets", "duckdb", "prefect", "mlflow")
+
+
+def write_report(warehouse: Path, reports: Path, study: str) -> Path:
+    """Write the page of a study from the warehouse, with the chart beside it as SVG."""
+    with open_warehouse(warehouse) as con:
+        results = read_results(con, study)
+    plane = gain_drop_plane(results)
+    page = reports / study / "index.html"
+    write_atomically(page, render(results, plane))
+    write_atomically(page.with_name("gain_drop.svg"), plane)
+    return page
+
+
+def points(value: float | None) -> str:
+    """A fraction as signed points with one decimal; a dash when unknown."""
+    return "-" if value is None else f"{100 * value + 0.0:+.1f}"
+
+
+def render(results: Results, plane: str) -> str:
+    """The page as HTML. Everything that comes from data is escaped."""
+    from jinja2 import Environment, select_autoescape
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=select_autoescape(default_for_string=True), trim_blocks=False)
+    environment.filters["points"] = points
+    template = environment.from_string(files("retain_core.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        r=results, plane=Markup(plane), points=points, provenance=provenance(results),
+        rate=lambda rate: "" if rate is None else rate_text(rate),
+    )  # fmt: skip
+
+
+def provenance(results: Results) -> list[tuple[str, str]]:
+    """What a reader needs to judge or repeat the study."""
+    done = [arm for arm in results.arms if arm["status"] == "done"]
+    trained = sum(arm["seconds"] or 0 for arm in done)
+    budget = results.spec["budget"]
+    return [
+        ("spec hash", results.revision["spec_hash"]),
+        ("code", f"retain {__version__}, commit {next((a['git_sha'] for a in done if a['git_sha']), 'unknown')}"),
+        ("packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
+        ("machine", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
+        ("budget per arm", f"{budget['updates']} updates of {budget['sequences_per_update']} sequences"),
+        ("arms", f"{len(done)} of {len(results.arms)} done; {trained:.0f} s of training in all"),
+        ("seeds", ", ".join(map(str, results.spec["seeds"]))),
+        ("study file", json.dumps(results.spec, sort_keys=True)),
+    ]

@@ -1,0 +1,78 @@
+"""What the page and the terminal both show, read from the warehouse once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from retain_core.errors import InputError
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#555555", "#B8A000")
+"""Okabe and Ito's colours without black and yellow on white, then three more; told apart by the colour-blind."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """One study's results as rows of dictionaries; fractions, not points."""
+
+    study: str
+    revision: dict[str, Any]
+    spec: dict[str, Any]
+    methods: list[dict[str, Any]]
+    controls: list[dict[str, Any]]
+    points: list[dict[str, Any]]
+    base_scores: list[dict[str, Any]]
+    support: dict[int, float]
+    arms: list[dict[str, Any]]
+
+    @property
+    def colors(self) -> dict[str, str]:
+        """Method -> colour, by the order in the study file: the same everywhere."""
+        labels = list(dict.fromkeys(m["method"] for m in self.methods))
+        return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
+
+    @property
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Arms that are missing or failed, with why."""
+        return [arm for arm in self.arms if arm["status"] != "done"]
+
+    def controls_passed(self) -> bool:
+        """Whether every control ran and passed."""
+        return bool(self.controls) and all(c["passed"] for c in self.controls)
+
+
+def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
+    """Everything about one study. Raises InputError when the warehouse does not have it."""
+    current = _rows(con, "SELECT * FROM studies WHERE study = ? AND is_current", study)
+    if not current:
+        known = [name for (name,) in con.execute("SELECT DISTINCT study FROM studies ORDER BY 1").fetchall()]
+        raise InputError(f"no study {study!r} in the warehouse; it has {', '.join(known) or 'none yet'}")
+    spec = json.loads(current[0]["spec"])
+    order = {label: i for i, label in enumerate([*(m["label"] for m in spec["methods"]), *spec["controls"]])}
+    summary = _rows(con, "SELECT * FROM method_summary WHERE study = ?", study)
+    summary.sort(key=lambda row: (order.get(row["method"], 99), row["learning_rate"] or 0.0))
+    controls = _rows(con, "SELECT * FROM controls WHERE study = ?", study)
+    controls.sort(key=lambda row: order.get(row["control"], 99))
+    scores = """SELECT s.benchmark, b.role, b.near, s.metric, s.n, s.score, s.stderr
+                FROM scores s JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
+                WHERE s.study = ? AND s.checkpoint = s.study || '/base' ORDER BY b.role DESC, s.benchmark, s.metric"""
+    return Results(
+        study=study,
+        revision=current[0],
+        spec=spec,
+        methods=[row for row in summary if row["role"] == "method"],
+        controls=controls,
+        points=_rows(con, "SELECT * FROM gain_drop WHERE study = ? AND role = 'method' ORDER BY arm, step", study),
+        base_scores=_rows(con, scores, study),
+        support=dict(con.execute("SELECT k, pass_at_k FROM support WHERE study = ? ORDER BY k", [study]).fetchall()),
+        arms=_rows(con, "SELECT * FROM arms WHERE study = ? AND method <> 'base'", study),
+    )
+
+
+def _rows(con: duckdb.DuckDBPyConnection, sql: str, study: str) -> list[dict[str, Any]]:
+    found = con.execute(sql, [study])
+    names = [d[0] for d in found.description or []]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

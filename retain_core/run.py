@@ -1,0 +1,205 @@
+"""The steps of running a study as plain functions; the flow calls them one by one, so may anyone.
+
+with open_study(study, settings()) as running:
+    run_all(running)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from retain_core import workers
+from retain_core.errors import InputError, RetainError
+from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, plan_arm, plan_study
+from retain_core.revisions import Revision, declare
+from retain_core.settings import Settings
+from retain_core.store import Store
+from retain_core.study import Study
+
+
+class Running:
+    """A study that is being run in this process, with the home locked for it."""
+
+    def __init__(self, study: Study, config: Settings, store: Store, revisions: list[Revision], plan: StudyPlan) -> None:
+        self.study, self.config, self.store, self.revisions, self.plan = study, config, store, revisions, plan
+        self.started = time.time()
+        self.finished: Callable[[], object] = lambda: None
+        """Called whenever an arm ends."""
+        self._slots = threading.Semaphore(parallel_arms(study))
+
+    @property
+    def missing_arms(self) -> list[str]:
+        """Names of the arms that still have something to do, in the study's order."""
+        return [arm.spec.arm for arm in self.plan.arms if not arm.done]
+
+    @property
+    def spec_hash(self) -> str:
+        """Hash of the study's text."""
+        return self.study.spec_hash()
+
+    def arm(self, name: str) -> PlannedArm:
+        """One arm of the plan."""
+        return next(arm for arm in self.plan.arms if arm.spec.arm == name)
+
+    def replan(self) -> None:
+        """Look everything up again after work was done."""
+        self.plan = plan_study(self.study, self.store)
+
+    def log_file(self, name: str) -> Path:
+        """Where the process of a job writes what it prints."""
+        return self.config.home / "logs" / f"{name}.log"
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[None]:
+        """One of the places for an arm's process on this machine."""
+        with self._slots:
+            yield
+
+
+def parallel_arms(study: Study) -> int:
+    """How many arms run side by side: cores / threads per arm, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // study.execution.threads_per_arm)
+
+
+@contextlib.contextmanager
+def open_study(study: Study, config: Settings) -> Iterator[Running]:
+    """Lock the home, declare the study's revision and plan it. A second writer is refused."""
+    store = Store(config.artifacts)
+    store.prepare()
+    lock = FileLock(config.home / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"another retain is writing to {config.home}; wait for it to end, or choose another RETAIN_HOME"
+        ) from None
+    try:
+        _remove_leftovers(store)
+        plan = plan_study(study, store)
+        yield Running(study, config, store, declare(store, study), plan)
+    finally:
+        workers.stop_all()
+        lock.release()
+
+
+@contextlib.contextmanager
+def progress(running: Running) -> Iterator[None]:
+    """A bar over the arms that are still to do; silent when nobody watches a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(running.missing_arms), unit="arm", disable=None) as bar:
+        running.finished = bar.update
+        yield
+
+
+def prepare_dataset(running: Running) -> None:
+    """Make the held-out items."""
+    if running.plan.dataset is None:
+        arguments = {"root": str(running.store.root), "world": running.plan.world.model_dump_json()}
+        workers.run_job("prepare", arguments, running.log_file("prepare"))
+
+
+def train_base(running: Running) -> None:
+    """Train the lab base, if the base is one and is not there."""
+    lab = running.plan.base.lab
+    if lab and running.plan.base_weights is None:
+        arguments = {"root": str(running.store.root), "spec": lab.model_dump_json(), "threads": BASE_THREADS}
+        workers.run_job("base", arguments, running.log_file(f"{running.study.study}/base"))
+        running.replan()
+
+
+def evaluate_base(running: Running) -> None:
+    """Evaluate the base and measure its support on the target."""
+    plan = running.plan
+    if plan.support is not None and all(found for _, found in plan.base_evaluations):
+        return
+    arguments = {
+        "root": str(running.store.root), "base_ref": plan.base.model_dump_json(), "weights": str(plan.base_path),
+        "dataset_key": plan.dataset_key, "benchmarks": running.study.benchmarks(),
+        "threads": running.study.execution.threads_per_arm,
+    }  # fmt: skip
+    workers.run_job("base_evaluation", arguments, running.log_file(f"{running.study.study}/base"))
+
+
+def run_arm(running: Running, name: str) -> str:
+    """Train and evaluate one arm in its own process. Returns why it failed, empty when it did not.
+
+    A failed arm does not stop the others; the next run tries it again.
+    """
+    arguments = {"root": str(running.store.root), "spec": running.arm(name).spec.model_dump_json()}
+    with running.slot():
+        try:
+            workers.run_job("arm", arguments, running.log_file(name))
+        except RetainError as error:
+            return str(error)
+        finally:
+            running.finished()
+    return ""
+
+
+def prepare_tracking(running: Running) -> None:
+    """Make MLflow's database."""
+    from retain_core import tracking
+
+    tracking.prepare(running.config)
+
+
+def load_warehouse(running: Running, errors: dict[str, str]) -> int:
+    """Bring the warehouse up to date. Returns how many evaluations were read."""
+    from retain_core.warehouse.load import load_study
+
+    running.plan.arms = [arm if arm.done else plan_arm(arm.spec, running.store) for arm in running.plan.arms]
+    if not running.plan.done:
+        running.replan()
+    return load_study(running.config.warehouse, running.plan, running.revisions, errors).evaluations
+
+
+def log_tracking(running: Running) -> bool:
+    """Log to MLflow what is not there yet."""
+    from retain_core import tracking
+
+    return tracking.log_study(running.config, running.store, running.plan, running.spec_hash)
+
+
+def write_report(running: Running) -> Path:
+    """Write the study's page."""
+    from retain_core.report.build import write_report as build
+
+    return build(running.config.warehouse, running.config.reports, running.study.study)
+
+
+def publish(running: Running, errors: dict[str, str]) -> None:
+    """Everything after the evaluations: warehouse, MLflow, report."""
+    load_warehouse(running, errors)
+    log_tracking(running)
+    write_report(running)
+
+
+def run_all(running: Running) -> dict[str, str]:
+    """The whole study as plain functions. Returns the arms that failed and why."""
+    workers.warm_up(running.study.execution.threads_per_arm)
+    prepare_dataset(running)
+    train_base(running)
+    evaluate_base(running)
+    names = running.missing_arms
+    with ThreadPoolExecutor(max_workers=parallel_arms(running.study)) as pool:
+        failed = dict(zip(names, pool.map(lambda name: run_arm(running, name), names), strict=True))
+    errors = {name: message for name, message in failed.items() if message}
+    publish(running, errors)
+    return errors
+
+
+def _remove_leftovers(store: Store) -> None:
+    """Drop what writers that were killed left half-written; the home is locked, so nobody is writing."""
+    for path in (store.root / ".drafts").iterdir():
+        shutil.rmtree(path, ignore_errors=True)

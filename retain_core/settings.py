@@ -1,0 +1,52 @@
+"""Where things lie: the RETAIN_* settings. Nothing else in retain reads the environment."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Locations of a home; each can be set with an environment variable of the name given."""
+
+    model_config = SettingsConfigDict(env_prefix="RETAIN_", extra="ignore")
+
+    home: Path = Field(Path("results"), description="RETAIN_HOME: the folder that everything lies under")
+    mlflow_uri: str | None = Field(None, description="RETAIN_MLFLOW_URI: an MLflow server; default sqlite in the home")
+    prefect_api_wait: int = Field(
+        120, ge=1, description="RETAIN_PREFECT_API_WAIT: seconds to wait for Prefect's own temporary server to start"
+    )
+
+    @property
+    def artifacts(self) -> Path:
+        """The content-addressed results, the truth."""
+        return self.home.absolute() / "artifacts"
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file, an index that can be rebuilt."""
+        return self.home.absolute() / "warehouse.duckdb"
+
+    @property
+    def reports(self) -> Path:
+        """One folder a study, index.html in each."""
+        return self.home.absolute() / "reports"
+
+    @property
+    def mlflow_tracking_uri(self) -> str:
+        """The MLflow server, or the home's own SQLite file."""
+        return self.mlflow_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Where the home's own MLflow keeps its files."""
+        return self.home.absolute() / "mlartifacts"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,185 @@
+"""The artifact store: content-addressed folders that exist only when complete.
+
+This module owns the layout below `RETAIN_HOME/artifacts`:
+
+    <kind>/<key>/manifest.json     written last; its presence means that the artifact is complete
+    <kind>/<key>/<files>           each with its SHA-256 and size in the manifest
+    .drafts/<kind>-<key>-<pid>/    being written; removed when its writer ends
+    .quarantine/<kind>-<key>-<n>/  found damaged, set aside
+
+The key is the hash of the canonical inputs of what made the artifact, so an artifact that is
+present and verified is the work done. A draft is published by one atomic rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from retain_core.canonical import canonical_json, digest
+from retain_core.errors import InputError, RetainError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete, verified artifact."""
+
+    kind: str
+    key: str
+    path: Path
+    inputs: dict[str, Any]
+    meta: dict[str, Any]
+    created_at: str
+    seal: str
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files."""
+        return self.path / name
+
+
+@dataclass
+class Draft:
+    """An artifact being written: put files below `path` and small facts into `meta`."""
+
+    path: Path
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """The artifacts of one home."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.damaged: list[str] = []
+        """What was found damaged and set aside, one sentence each, since this object was made."""
+
+    def prepare(self) -> None:
+        """Create the folders. Raises InputError when the home cannot be written."""
+        try:
+            for name in (".drafts", ".quarantine"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".drafts" / f"probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"cannot write to the home {self.root.parent}: {error.strerror}; "
+                "choose another folder with RETAIN_HOME or mend its permissions"
+            ) from None
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where an artifact lies, whether it exists or not."""
+        return self.root / kind / key
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """The artifact when it is complete and every byte is as written; a damaged one is set aside."""
+        folder = self.path(kind, key)
+        if not folder.is_dir():
+            return None
+        problem, body = _check(folder)
+        if body is None:
+            self._quarantine(kind, key, problem)
+            return None
+        return Artifact(kind, key, folder, body["inputs"], body["meta"], body["created_at"], body["seal"])
+
+    def get(self, kind: str, key: str) -> Artifact:
+        """Like `find`, but the artifact must exist."""
+        found = self.find(kind, key)
+        if found is None:
+            raise RetainError(f"artifact {kind}/{key} is missing below {self.root}; run the study again to recompute it")
+        return found
+
+    def keys(self, kind: str) -> list[str]:
+        """Keys of all artifacts of a kind, complete or not, sorted."""
+        folder = self.root / kind
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+    @contextlib.contextmanager
+    def create(self, kind: str, key: str, inputs: dict[str, Any]) -> Iterator[Draft]:
+        """Write an artifact: publish it when the block ends, leave nothing when the block raises."""
+        draft = Draft(self.root / ".drafts" / f"{kind}-{key}-{os.getpid()}")
+        shutil.rmtree(draft.path, ignore_errors=True)
+        draft.path.mkdir(parents=True)
+        try:
+            yield draft
+            _write_manifest(draft, kind, key, inputs)
+            self._publish(draft.path, self.path(kind, key))
+        finally:
+            shutil.rmtree(draft.path, ignore_errors=True)
+
+    def _publish(self, draft: Path, final: Path) -> None:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.rename(final)
+        except OSError:
+            if not (final / MANIFEST).exists():
+                raise
+            # Another writer published the same key first: the content is the same by construction.
+
+    def _quarantine(self, kind: str, key: str, problem: str) -> None:
+        folder = self.root / ".quarantine"
+        folder.mkdir(parents=True, exist_ok=True)
+        number = sum(1 for _ in folder.iterdir())
+        aside = folder / f"{kind}-{key}-{number}"
+        self.path(kind, key).rename(aside)
+        self.damaged.append(f"{kind}/{key}: {problem}; set aside as {aside}, will be recomputed")
+
+
+def key_of(inputs: dict[str, Any]) -> str:
+    """The key of an artifact made from these inputs."""
+    return digest(inputs)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small text file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+
+
+def _write_manifest(draft: Draft, kind: str, key: str, inputs: dict[str, Any]) -> None:
+    files = {str(p.relative_to(draft.path)): {"sha256": sha256_of(p), "bytes": p.stat().st_size} for p in _files(draft.path)}
+    body: dict[str, Any] = {
+        "kind": kind, "key": key, "inputs": inputs, "meta": draft.meta, "files": files,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    body = json.loads(canonical_json(body))
+    body["seal"] = digest(body)
+    write_atomically(draft.path / MANIFEST, json.dumps(body, indent=1, sort_keys=True))
+
+
+def _check(folder: Path) -> tuple[str, dict[str, Any] | None]:
+    try:
+        body = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        seal = body.pop("seal")
+        if seal != digest(body):
+            return "its manifest does not match its own seal", None
+        for name, facts in body["files"].items():
+            if sha256_of(folder / name) != facts["sha256"]:
+                return f"{name} does not match its checksum", None
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing", None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest cannot be read", None
+    return "", {**body, "seal": seal}

@@ -1,0 +1,291 @@
+"""The study file: what to run, read from YAML, checked, with errors that name file, line and field."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from retain_core.canonical import digest
+from retain_core.errors import InputError
+from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark
+from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
+from retain_core.methods import CONTROLS, NAMED, Method, control
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Base(_Model):
+    """The base model: a lab preset with its dials, a hub id, or a folder."""
+
+    model: str
+    revision: str | None = None
+    seed: int | None = Field(None, description="lab: which draw of world and weights")
+    habit: float | None = Field(None, description="lab: the support dial")
+    private_symbols: bool | None = Field(None, description="lab: the overlap dial")
+    largest_number: int | None = Field(None, description="lab: countdown uses the numbers 1 to this")
+    updates: int | None = Field(None, description="lab: pre-training updates")
+
+    @model_validator(mode="after")
+    def _known(self) -> Base:
+        if self.model.startswith("lab/"):
+            if self.model.removeprefix("lab/") not in PRESETS:
+                raise ValueError(unknown("lab base", self.model, [f"lab/{p}" for p in PRESETS]))
+            self.lab()
+        elif dials := self._dials():
+            raise ValueError(f"{sorted(dials)[0]!r} is a dial of lab bases only, and {self.model} is none")
+        return self
+
+    def _dials(self) -> dict[str, Any]:
+        return {k: v for k, v in self.model_dump(exclude={"model", "revision"}).items() if v is not None}
+
+    def lab(self) -> LabSpec | None:
+        """The lab spec of a lab base, None for any other."""
+        if not self.model.startswith("lab/"):
+            return None
+        return lab_spec(self.model.removeprefix("lab/"), **self._dials())
+
+
+class Retention(_Model):
+    """A benchmark that the study watches for loss."""
+
+    benchmark: str
+    metric: str | None = Field(None, description="default: the benchmark's primary metric")
+    near: bool = Field(False, description="shares symbols or format with the target")
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> Retention:
+        found = known_benchmark(self.benchmark)
+        if self.metric is not None and self.metric not in found.metrics:
+            raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(found.metrics)))
+        return self
+
+
+class Budget(_Model):
+    """What every method may spend; matched over methods."""
+
+    updates: PositiveInt = 160
+    sequences_per_update: PositiveInt = 64
+
+
+class Primary(_Model):
+    """The one contrast that is declared before training."""
+
+    contrast: tuple[str, str]
+    predict: Literal[">", "<"] = ">"
+    at_gain: float | None = Field(None, description="compare at this gain")
+    at: Literal["last"] | None = None
+    margin: float = Field(0.02, gt=0, description="differences below this do not matter (a fraction)")
+
+    @model_validator(mode="after")
+    def _one_point(self) -> Primary:
+        if (self.at_gain is None) == (self.at is None):
+            raise ValueError("say either `at_gain: 0.05` or `at: last`")
+        return self
+
+
+class Execution(_Model):
+    """How arms are run here; does not change what is measured, except the threads."""
+
+    threads_per_arm: PositiveInt = 1
+    work_pool: str | None = None
+
+
+class Study(_Model):
+    """A study: one base, one target, methods x learning rates x seeds, and what must not be lost."""
+
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study")
+    base: Base
+    target: str
+    retention: tuple[Retention, ...] = Field(min_length=1)
+    probes: tuple[str, ...] = Field((), description="loss-type benchmarks, reported beside and never averaged into drop")
+    methods: tuple[Method, ...] = Field(min_length=1)
+    controls: tuple[str, ...] = Field(tuple(CONTROLS), description="arms whose outcome is known beforehand; default all")
+    learning_rates: tuple[float, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    budget: Budget = Budget()
+    checkpoints: PositiveInt = Field(4, description="per arm, log-spaced, the last always")
+    primary: Primary | None = None
+    keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
+    execution: Execution = Execution()
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _base_by_name(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _retention_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [{"benchmark": entry} if isinstance(entry, str) else entry for entry in value]
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _methods_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [_spell_out(entry) for entry in value]
+
+    @field_validator("controls")
+    @classmethod
+    def _known_controls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in CONTROLS:
+                raise ValueError(unknown("control", name, list(CONTROLS)))
+        return value
+
+    @field_validator("probes")
+    @classmethod
+    def _known_probes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if known_benchmark(name).role != "probe":
+                raise ValueError(f"{name} is a benchmark, not a loss probe; list it under retention")
+        return value
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _rates(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(rate < 0 for rate in value):
+            raise ValueError("a learning rate cannot be negative")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        labels = [m.label for m in self.all_methods()]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two methods or controls are labelled {label!r}; give one of them another `label:`")
+        target = known_benchmark(self.target)
+        if target.verifier is None:
+            has = [name for name, b in BENCHMARKS.items() if b.verifier]
+            raise ValueError(f"{self.target} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
+        watched = [r.benchmark for r in self.retention]
+        if self.target in watched:
+            raise ValueError(f"{self.target} is the target; it cannot be a retention benchmark too")
+        for name in watched:
+            if watched.count(name) > 1:
+                raise ValueError(f"retention lists {name} twice")
+            if known_benchmark(name).role == "probe":
+                raise ValueError(f"{name} is a loss probe; list it under probes")
+        if self.primary:
+            for label in self.primary.contrast:
+                if label not in labels:
+                    raise ValueError(unknown("method in primary.contrast", label, labels))
+        for method in self.methods:
+            if method.algorithm in ("reinforce", "grpo") and self.budget.sequences_per_update % method.group_size:
+                raise ValueError(
+                    f"{method.label}: sequences_per_update ({self.budget.sequences_per_update}) "
+                    f"must be a multiple of group_size ({method.group_size})"
+                )
+        return self
+
+    def all_methods(self) -> list[Method]:
+        """The methods, then the controls as methods."""
+        return [*self.methods, *(control(name, self.learning_rates, self.seeds) for name in self.controls)]
+
+    def benchmarks(self) -> list[str]:
+        """Everything that a checkpoint is evaluated on: target, retention, probes."""
+        return [self.target, *(r.benchmark for r in self.retention), *self.probes]
+
+    def checkpoint_steps(self) -> list[int]:
+        """The updates after which a checkpoint is kept: halving from the last one down."""
+        last = self.budget.updates
+        return sorted({max(1, round(last / 2**k)) for k in range(self.checkpoints)})
+
+    def spec_hash(self) -> str:
+        """Hash of everything the study says; another hash is another revision."""
+        return digest(self, 16)
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study file. Raises InputError with one sentence: file, line, field and what is wrong."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the study file {path} is not UTF-8 text") from None
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: a study file is a mapping that begins with `study: <name>`")
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = first["loc"]
+        field = ".".join(str(part) for part in where) or "study"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{path}:{_line(tree, where)}: {field}: {_sentence(first, where)}{more}") from None
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """`unknown <what> 'x'; did you mean 'y'?`, with the whole list when nothing is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown {what} {name!r}; {hint}"
+
+
+def known_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name. Raises ValueError with the nearest name."""
+    if name not in BENCHMARKS:
+        raise ValueError(unknown("benchmark", name, list(BENCHMARKS)))
+    return BENCHMARKS[name]
+
+
+def _spell_out(entry: Any) -> Any:
+    if isinstance(entry, Method):
+        return entry
+    if isinstance(entry, str):
+        if entry not in NAMED:
+            raise ValueError(unknown("method", entry, list(NAMED)))
+        return {"label": entry, **NAMED[entry]}
+    if isinstance(entry, dict) and isinstance(algorithm := entry.get("algorithm"), str):
+        algorithms = list(Method.model_fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]
+        if algorithm not in algorithms:
+            raise ValueError(unknown("algorithm", algorithm, algorithms))
+    return entry
+
+
+def _sentence(error: Any, where: tuple[int | str, ...]) -> str:
+    if error["type"] == "extra_forbidden":
+        return unknown("key", str(where[-1]), _keys_at(where[:-1]))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _keys_at(where: tuple[int | str, ...]) -> list[str]:
+    models: dict[str, type[BaseModel]] = {
+        "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
+        "execution": Execution,
+    }  # fmt: skip
+    return list((models[str(where[0])] if where else Study).model_fields)
+
+
+def _line(tree: yaml.Node | None, where: tuple[int | str, ...]) -> int:
+    node, line = tree, 1
+    for part in where:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(k, v) for k, v in node.value if k.value == part]
+            if not pairs:
+                break
+            key, node = pairs[0]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

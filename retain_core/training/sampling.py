@@ -1,0 +1,52 @@
+"""Sampling answers from a model, and keeping the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retain_core.training.encode import encode_prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SAMPLING_BATCH = 512
+
+
+def sample_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+) -> list[tuple[str, bool, int]]:
+    """One sampled answer a prompt: (text, finished by itself, tokens). No truncation of the distribution.
+
+    Draws from torch's global random stream; the model's training mode is left as it was found.
+    """
+    import torch
+
+    was_training = model.training
+    model.eval()
+    answers: list[tuple[str, bool, int]] = []
+    encoded = encode_prompts(tokenizer, prompts)
+    with torch.no_grad():
+        for start in range(0, len(encoded), SAMPLING_BATCH):
+            batch = tokenizer.pad(
+                {"input_ids": encoded[start : start + SAMPLING_BATCH]}, padding_side="left", return_tensors="pt"
+            ).to(model.device)
+            generated: Any = model.generate(
+                **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+            )  # fmt: skip
+            rows = generated[:, batch["input_ids"].shape[1] :].tolist()
+            for row, text in zip(rows, tokenizer.batch_decode(rows, skip_special_tokens=True), strict=True):
+                finished = tokenizer.eos_token_id in row
+                answers.append((text, finished, row.index(tokenizer.eos_token_id) + 1 if finished else len(row)))
+    model.train(was_training)
+    return answers
+
+
+Check = Callable[[str], bool]
+"""Whether one answer to one prompt is right."""

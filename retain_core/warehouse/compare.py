@@ -1,0 +1,139 @@
+"""Scores and paired comparisons of a study, computed from the stored per-item scores and stored beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from retain_core import stats
+from retain_core.errors import RetainError
+
+_MOMENTS = """
+WITH x AS ({rows}), m AS (
+    SELECT *, avg(value) OVER (PARTITION BY pair, metric) AS mean FROM x
+), g AS (
+    SELECT pair, metric, cluster, sum(value - mean) AS s FROM m WHERE cluster IS NOT NULL GROUP BY ALL
+), c AS (
+    SELECT pair, metric, count(*) AS clusters, sum(s * s) AS cluster_squares FROM g GROUP BY ALL
+)
+SELECT m.pair, m.metric, count(*) AS n, any_value(c.clusters)::DOUBLE AS clusters,
+       any_value(c.cluster_squares) AS cluster_squares, avg(value) AS mean, sum((value - mean) ** 2) AS squares {more}
+FROM m LEFT JOIN c ON c.pair = m.pair AND c.metric = m.metric
+GROUP BY ALL ORDER BY m.pair, m.metric
+"""
+_SCORES = """
+    SELECT x.evaluation_id AS pair, m.metric, i.cluster, avg(x.score) AS value
+    FROM sample_scores x JOIN metrics m USING (metric_id) JOIN stored_evaluations s USING (evaluation_id)
+    JOIN items i ON i.benchmark = s.benchmark AND i.item = x.item
+    WHERE NOT EXISTS (FROM evaluation_scores v WHERE v.evaluation_id = x.evaluation_id)
+    GROUP BY x.evaluation_id, m.metric, i.cluster, x.item
+"""
+_PAIRED = """
+    SELECT p.pair, m.metric, i.cluster, avg(y.score) AS base, avg(x.score) AS tuned, avg(y.score) - avg(x.score) AS value,
+           bool_and(x.score IN (0, 1) AND y.score IN (0, 1)) AND count(*) = 1 AS zero_one
+    FROM pairs p JOIN sample_scores x USING (evaluation_id)
+    JOIN sample_scores y ON y.evaluation_id = p.base_evaluation_id AND y.metric_id = x.metric_id
+                        AND y.item = x.item AND y.repeat = x.repeat
+    JOIN metrics m ON m.metric_id = x.metric_id
+    JOIN items i ON i.benchmark = p.benchmark AND i.item = x.item
+    GROUP BY p.pair, m.metric, i.cluster, x.item
+"""
+_FLIPS = """, avg(base) AS base, avg(tuned) AS tuned,
+    CASE WHEN bool_and(zero_one) THEN count(*) FILTER (value > 0) END AS lost,
+    CASE WHEN bool_and(zero_one) THEN count(*) FILTER (value < 0) END AS gained"""
+
+
+def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
+    """Compute what is not stored yet: the score of every evaluation, and every pair with the base."""
+    _store_scores(con)
+    con.execute(
+        """CREATE OR REPLACE TEMP TABLE pairs AS
+        SELECT row_number() OVER (ORDER BY e.evaluation_id) AS pair, e.evaluation_id, b.evaluation_id AS base_evaluation_id,
+               s.benchmark, s.settings, t.settings AS base_settings, s.n, t.n AS base_n, s.settings_hash,
+               t.settings_hash AS base_hash
+        FROM (SELECT DISTINCT study, evaluation_id FROM named_evaluations WHERE study = $study) e
+        JOIN stored_evaluations s USING (evaluation_id)
+        JOIN named_evaluations b ON b.study = e.study AND b.checkpoint = e.study || '/base'
+        JOIN stored_evaluations t ON t.evaluation_id = b.evaluation_id AND t.benchmark = s.benchmark
+        WHERE NOT EXISTS (FROM comparisons c
+                          WHERE c.evaluation_id = e.evaluation_id AND c.base_evaluation_id = b.evaluation_id)""",
+        {"study": study},
+    )
+    _refuse_unlike(con)
+    found = con.execute(_MOMENTS.format(rows=_PAIRED, more=_FLIPS)).fetchnumpy()
+    if not len(found["pair"]):
+        return
+    stderr, df, n, clusters = _errors(found)
+    low, high = stats.paired_interval(found["mean"], stderr, df)
+    lost, gained = (np.ma.getdata(np.ma.filled(found[k].astype(float), np.nan)) for k in ("lost", "gained"))
+    binary = ~np.isnan(lost)
+    p = np.where(
+        binary,
+        stats.mcnemar_exact(np.where(binary, lost, 0), np.where(binary, gained, 0)),
+        stats.t_p_value(found["mean"], stderr, df),
+    )
+    columns = {
+        "pair": found["pair"], "metric": found["metric"], "n": n, "clusters": clusters, "base_score": found["base"],
+        "score": found["tuned"], "drop": found["mean"], "lost": lost, "gained": gained, "stderr": stderr, "df": df,
+        "ci_low": low, "ci_high": high, "p_value": p,
+    }  # fmt: skip
+    _insert_columns(
+        con,
+        columns,
+        """INSERT INTO comparisons SELECT p.evaluation_id, p.base_evaluation_id, f.metric, f.n, f.clusters, f.base_score,
+        f.score, f."drop", f.lost, f.gained, f.stderr, f.df, f.ci_low, f.ci_high, f.p_value
+        FROM incoming_columns f JOIN pairs p USING (pair) ORDER BY ALL""",
+    )
+
+
+def _store_scores(con: duckdb.DuckDBPyConnection) -> None:
+    found = con.execute(_MOMENTS.format(rows=_SCORES, more="")).fetchnumpy()
+    if not len(found["pair"]):
+        return
+    stderr, _, n, clusters = _errors(found)
+    columns = {
+        "evaluation_id": found["pair"], "metric": found["metric"], "n": n, "clusters": clusters,
+        "score": found["mean"], "stderr": stderr,
+    }  # fmt: skip
+    _insert_columns(con, columns, "INSERT INTO evaluation_scores SELECT * FROM incoming_columns ORDER BY ALL")
+
+
+def _errors(found: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """Standard error, degrees of freedom, n and clusters of each row of moments."""
+    n = found["n"].astype(float)
+    clusters = np.ma.filled(np.ma.asarray(found["clusters"], dtype=float), np.nan)
+    squares = np.ma.filled(np.ma.asarray(found["cluster_squares"], dtype=float), np.nan)
+    stderr = stats.standard_error(n, found["squares"], clusters, squares)
+    return stderr, stats.degrees_of_freedom(n, clusters), n, clusters
+
+
+def _insert_columns(con: duckdb.DuckDBPyConnection, columns: dict[str, Any], statement: str) -> None:
+    """Run an insert that reads `incoming_columns`; NaN becomes NULL."""
+    import pyarrow as pa
+
+    arrays = {
+        name: pa.array(np.ma.getdata(values), from_pandas=True) if values.dtype != object else pa.array(values.tolist())
+        for name, values in columns.items()
+    }
+    con.register("incoming_columns", pa.table(arrays))
+    con.execute(statement)
+    con.unregister("incoming_columns")
+
+
+def _refuse_unlike(con: duckdb.DuckDBPyConnection) -> None:
+    """Base and checkpoint are compared only under equal settings, on the same items."""
+    unlike = con.execute(
+        "SELECT benchmark, settings, base_settings, n, base_n FROM pairs "
+        "WHERE settings_hash <> base_hash OR n <> base_n LIMIT 1"
+    ).fetchone()
+    if unlike is None:
+        return
+    import json
+
+    benchmark, tuned, base = unlike[0], json.loads(unlike[1]), json.loads(unlike[2])
+    differing = [f"{k} ({base.get(k)} against {tuned.get(k)})" for k in sorted(base | tuned) if base.get(k) != tuned.get(k)]
+    if unlike[3] != unlike[4]:
+        differing.append(f"items ({unlike[4]} against {unlike[3]})")
+    raise RetainError(f"{benchmark}: base and checkpoint were evaluated under unlike settings: {', '.join(differing)}")

@@ -1,0 +1,108 @@
+"""One OS process per job, forked from a server that has the heavy modules loaded.
+
+A job that dies takes nothing with it, its memory returns, and it can be killed. A job whose parent
+dies ends itself. What a job prints goes to its log file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from retain_core.errors import RetainError
+
+_context = multiprocessing.get_context("forkserver")
+_live: set[Any] = set()
+_lock = threading.Lock()
+_QUIET = {
+    "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1", "DISABLE_MLFLOW_INTEGRATION": "TRUE",
+}  # fmt: skip
+
+
+def warm_up(threads: int) -> None:
+    """Start the forkserver and let it import the heavy modules while the caller does other things."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    _context.set_forkserver_preload(["retain_core.preload"])
+    from multiprocessing import forkserver
+
+    forkserver.ensure_running()
+
+
+def run_job(job: str, arguments: dict[str, Any], log: Path) -> None:
+    """Run `retain_core.jobs.<job>(**arguments)` in a process of its own and wait for it.
+
+    Raises RetainError with the job's own message when it fails, or when its process was killed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    result, child_result = _context.Pipe(duplex=False)
+    child_lifeline, lifeline = _context.Pipe(duplex=False)
+    process = _context.Process(target=_child, args=(job, arguments, str(log), child_result, child_lifeline), daemon=True)
+    with _lock:
+        process.start()
+        _live.add(process)
+    child_result.close()
+    child_lifeline.close()
+    try:
+        message = _wait(result)
+        process.join()
+    finally:
+        with _lock:
+            _live.discard(process)
+        lifeline.close()
+    if message is None:
+        raise RetainError(f"the process of {log.stem} was killed (exit code {process.exitcode}); its log is {log}")
+    if message:
+        raise RetainError(f"{message} (log: {log})")
+
+
+def stop_all() -> None:
+    """End every running job."""
+    with _lock:
+        running = list(_live)
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.join(timeout=10)
+        if process.is_alive():
+            process.kill()
+
+
+def _wait(result: Connection) -> str | None:
+    try:
+        return str(result.recv())
+    except EOFError:
+        return None
+
+
+def _child(job: str, arguments: dict[str, Any], log: str, result: Connection, lifeline: Connection) -> None:
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    with open(log, "a", encoding="utf-8", buffering=1) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        try:
+            from retain_core import jobs
+
+            getattr(jobs, job)(**arguments)
+            result.send("")
+        except BaseException as error:
+            traceback.print_exc()
+            text = str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):
+                result.send(text or type(error).__name__)
+            sys.exit(1)
+
+
+def _die_with_parent(lifeline: Connection) -> None:
+    with contextlib.suppress(OSError, EOFError):
+        lifeline.recv()
+    os._exit(143)

@@ -1,0 +1,58 @@
+"""The steps of a study as Prefect tasks. What is done is known by the artifact store, not by Prefect's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from retain_core import run
+
+
+@task(cache_policy=NO_CACHE, task_run_name="prepare dataset")
+def prepare_dataset(study: run.Running) -> None:
+    """The held-out items of the world."""
+    run.prepare_dataset(study)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="train base {study.study.base.model}")
+def train_base(study: run.Running) -> None:
+    """The base model, on first use."""
+    run.train_base(study)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="evaluate base")
+def evaluate_base(study: run.Running) -> None:
+    """The base on every benchmark, once."""
+    run.evaluate_base(study)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{name}")
+def train_and_evaluate_arm(study: run.Running, name: str) -> str:
+    """One arm in a process of its own. Returns why it failed, or an empty text."""
+    return run.run_arm(study, name)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="prepare mlflow")
+def prepare_mlflow(study: run.Running) -> None:
+    """MLflow's database, made while arms train."""
+    run.prepare_tracking(study)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="load warehouse")
+def load_warehouse(study: run.Running, errors: dict[str, str]) -> None:
+    """All answers into DuckDB, in one transaction."""
+    run.load_warehouse(study, errors)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="log to mlflow")
+def log_to_mlflow(study: run.Running) -> None:
+    """Curves, scores, gain and drop of every arm."""
+    run.log_tracking(study)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="write report")
+def write_report(study: run.Running) -> Path:
+    """The study's page."""
+    return run.write_report(study)

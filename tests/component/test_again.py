@@ -1,0 +1,159 @@
+"""Running again: what is done stays done, what is damaged is made good, what is new costs only itself."""
+
+import shutil
+
+import pytest
+
+from retain_core import run, workers
+from retain_core.arms import weights_key
+from retain_core.errors import InputError
+from retain_core.revisions import revisions_of
+from retain_core.run import open_study, run_all
+from retain_core.store import Store
+from retain_core.study import load_study
+from tests.conftest import manifests, retain, run_plain, settings_at, tree
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Every job that gets a process of its own, by name."""
+    started = []
+    real = workers.run_job
+
+    def watched(job, arguments, log):
+        started.append((job, log.stem))
+        return real(job, arguments, log)
+
+    monkeypatch.setattr(run.workers, "run_job", watched)
+    return started
+
+
+def test_a_second_run_does_nothing(home, smoke_study, jobs):
+    before = tree(home / "artifacts")
+    assert run_plain(smoke_study, home) == {}
+    assert jobs == []
+    assert tree(home / "artifacts") == before
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "arm", "weights"])
+def test_one_changed_byte_is_recomputed_to_the_same_result(home, smoke_study, smoke_plan, jobs, kind):
+    arm = smoke_plan.arms[0]
+    key = {
+        "evaluation": arm.evaluations[2][0][0].key, "arm": arm.spec.key, "weights": weights_key(arm.spec, 4),
+    }[kind]  # fmt: skip
+    folder = home / "artifacts" / kind / key
+    victim = next(p for p in sorted(folder.iterdir()) if p.suffix in (".parquet", ".safetensors"))
+    right = victim.read_bytes()
+    victim.write_bytes(right[:100] + bytes([right[100] ^ 1]) + right[101:])
+    with open_study(load_study(smoke_study), settings_at(home)) as running:
+        assert running.missing_arms == ["smoke/sft-lr1e-3-s0"]
+        assert victim.name in running.store.damaged[0]
+        assert run_all(running) == {}
+    assert jobs == [("arm", "sft-lr1e-3-s0")]
+    if kind != "arm":  # the training record holds seconds
+        assert victim.read_bytes() == right
+
+
+def test_adding_a_method_is_a_new_revision_and_costs_only_that_method(home, smoke_study, jobs, tmp_path):
+    before = manifests(home)
+    changed = tmp_path / "smoke.yaml"
+    changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))
+    assert run_plain(changed, home) == {}
+    assert jobs == [("arm", "sft_in_style-lr1e-3-s0")]
+    after = manifests(home)
+    assert {k: after[k] for k in before} == before
+    revisions = revisions_of(Store(home / "artifacts"), "smoke")
+    assert [(r.number, r.current) for r in revisions] == [(1, False), (2, True)]
+
+
+def test_an_external_model_that_is_the_base_lost_nothing(home, smoke_study, smoke_plan, jobs, tmp_path):
+    """Nothing is trained, and base against itself is 0 by another road."""
+    import duckdb
+
+    model = tmp_path / "theirs"
+    shutil.copytree(smoke_plan.base_path, model)
+    changed = tmp_path / "smoke.yaml"
+    entry = f"[sft, grpo, {{label: theirs, algorithm: external, model: {model}}}]"
+    changed.write_text(smoke_study.read_text().replace("[sft, grpo]", entry))
+    assert run_plain(changed, home) == {}
+    assert jobs == [("arm", "theirs")]
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        rows = con.execute('SELECT "drop", lost, gained FROM forgetting WHERE arm = \'smoke/theirs\'').fetchall()
+        assert rows == [(0, 0, 0)] * 2
+        assert con.execute("SELECT status, seed, learning_rate FROM arms WHERE arm = 'smoke/theirs'").fetchall() == [
+            ("done", None, None)
+        ]
+
+
+def test_a_failed_arm_is_told_and_tried_again_while_the_others_stay(home, smoke_study, jobs, tmp_path):
+    """The smoke base solves nothing, so Self-SFT has nothing to train on."""
+    import duckdb
+
+    changed = tmp_path / "smoke.yaml"
+    changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, self_sft]"))
+    for _ in range(2):
+        errors = run_plain(changed, home)
+        assert list(errors) == ["smoke/self_sft-lr1e-3-s0"]
+        assert "too little support" in errors["smoke/self_sft-lr1e-3-s0"]
+    assert jobs == [("arm", "self_sft-lr1e-3-s0")] * 2
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        status, error = con.execute("SELECT status, error FROM arms WHERE method = 'self_sft'").fetchone()
+    assert status == "failed"
+    assert "too little support" in error
+    page = (home / "reports" / "smoke" / "index.html").read_text()
+    assert "too little support" in page
+
+
+def test_a_killed_process_is_told_and_leaves_nothing(home, smoke_study, tmp_path):
+    import os
+    import signal
+    import threading
+    import time
+
+    changed = tmp_path / "smoke.yaml"
+    changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))
+    with open_study(load_study(changed), settings_at(home)) as running:
+
+        def kill_soon():
+            while not workers._live:
+                time.sleep(0.01)
+            os.kill(next(iter(workers._live)).pid, signal.SIGKILL)
+
+        threading.Thread(target=kill_soon).start()
+        errors = run_all(running)
+    assert "was killed" in errors["smoke/sft_in_style-lr1e-3-s0"]
+    assert run_plain(changed, home) == {}
+    assert list((home / "artifacts" / ".drafts").iterdir()) == []
+
+
+def test_a_second_writer_is_refused(home, smoke_study):
+    with open_study(load_study(smoke_study), settings_at(home)):
+        done = retain("run", str(smoke_study), home=home)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("retain: another retain is writing to")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unwritable_home_is_refused(tmp_path, smoke_study):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to the home"), open_study(load_study(smoke_study), settings_at(tmp_path / "file")):
+        pass
+
+
+def test_one_arm_runs_without_prefect_from_its_spec(home, smoke_study, tmp_path):
+    import subprocess
+    import sys
+
+    from tests.conftest import ROOT
+
+    changed = tmp_path / "smoke.yaml"
+    changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))
+    from retain_core.plan import plan_study
+
+    store = Store(home / "artifacts")
+    spec = next(a.spec for a in plan_study(load_study(changed), store).arms if a.spec.method == "sft_in_style")
+    (tmp_path / "SPEC.json").write_text(spec.model_dump_json())
+    env = {"RETAIN_HOME": str(home), "PATH": "", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "retain_core.arm", str(tmp_path / "SPEC.json")]
+    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, timeout=200)
+    assert plan_study(load_study(changed), store).done

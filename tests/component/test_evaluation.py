@@ -1,0 +1,101 @@
+"""Our evaluation of a checkpoint is lm-eval's, with what lm-eval throws away."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from retain_core.canonical import hash64
+from retain_core.evaluation.answers import ANSWERS, SCORES, item_hash, split_of
+from retain_core.evaluation.benchmarks import BENCHMARKS
+from retain_core.evaluation.evaluate import Evaluator, plans_of
+from retain_core.evaluation.harness import RecordingLM, ask, task_manager
+
+GENERATED = ("countdown", "addition", "sorting", "reversal", "facts", "safety")
+
+
+@pytest.fixture(scope="module")
+def items(smoke_plan):
+    return str(smoke_plan.dataset.file("items"))
+
+
+@pytest.fixture(scope="module")
+def lm(base_model):
+    return RecordingLM(*base_model)
+
+
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+def test_scores_are_lm_evals_own_to_the_last_digit(base_model, lm, items, name):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer = base_model
+    harness = BENCHMARKS[name].harness_name
+    plain = simple_evaluate(
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=400, max_length=64, device="cpu"), tasks=[harness],
+        task_manager=task_manager(items), apply_chat_template=True, log_samples=True, bootstrap_iters=0,
+    )  # fmt: skip
+    theirs = {s["doc"]["doc_id"]: {m: float(s[m]) for m in s["metrics"] if m != "parsed"} for s in plain["samples"][harness]}
+    ours = {a.doc_id: a.scores for a in ask(lm, name, items)}
+    assert ours == theirs
+    assert len(ours) == 400
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_length_and_end_of_every_answer_are_known(lm, items, name):
+    answers = ask(lm, name, items)
+    for answer in answers:
+        assert answer.finish_reason in ("stop", "length")
+        words = len(answer.response.split())
+        assert answer.n_tokens >= words + (answer.finish_reason == "stop")
+        assert (answer.n_tokens == 16) or answer.finish_reason == "stop"
+        assert answer.parsed is not None
+
+
+def test_multiple_choice_keeps_the_choice_made(lm, items):
+    answers = ask(lm, "places", items)
+    assert all(a.response for a in answers)
+    assert all((a.response == a.target) == bool(a.scores["acc"]) for a in answers)
+
+
+def test_two_checkpoints_never_share_an_answer(base_model, smoke_plan, items, tmp_path):
+    """The same evaluator, asked about two models in turn, answers for each as a fresh one does."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from retain_core.store import Store
+
+    model, tokenizer = base_model
+    other = AutoModelForCausalLM.from_pretrained(smoke_plan.base_path)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    store = Store(tmp_path / "artifacts")
+    store.prepare()
+    shared = Evaluator(store, smoke_plan.dataset)
+    models = [RecordingLM(model, tokenizer), RecordingLM(other.eval(), tokenizer)]
+    for name in ("facts", "countdown", "places"):
+        in_turn = [shared.answers(lm, name) for lm in (*models, models[0])]
+        fresh = [Evaluator(store, smoke_plan.dataset).answers(lm, name) for lm in models]
+        assert in_turn[0] == fresh[0] == in_turn[2]
+        assert in_turn[1] == fresh[1]
+        assert in_turn[0] != in_turn[1]
+
+
+def test_the_files_of_an_evaluation(smoke_plan):
+    plan, artifact = next((p, a) for p, a in smoke_plan.base_evaluations if p.benchmark == "countdown")
+    answers, scores = pq.read_table(artifact.file(ANSWERS)), pq.read_table(artifact.file(SCORES))
+    assert answers.num_rows == 400
+    assert set(scores["metric"].to_pylist()) == {"acc", "exact"}
+    assert answers["cluster"].null_count == 0
+    for row in answers.slice(0, 20).to_pylist():
+        assert row["item"] == item_hash("countdown", row["prompt"], row["target"])
+        assert row["prompt_hash"] == hash64(row["prompt"])
+        assert row["split"] == split_of(row["item"])
+    halves = answers["split"].to_pylist()
+    assert 0.4 < halves.count("select") / len(halves) < 0.6
+    assert artifact.meta["settings"] == plan.settings
+
+
+def test_settings_tell_evaluations_apart():
+    plans = [plans_of({"base": "x"}, ["facts"], "data", threads)[0] for threads in (1, 2)]
+    assert plans[0].key != plans[1].key
+    assert plans_of({"base": "y"}, ["facts"], "data", 1)[0].key != plans[0].key

@@ -1,0 +1,102 @@
+"""What tests share: the smallest study, run once for real as plain functions, and its pieces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+ROOT = Path(__file__).parent.parent
+
+
+def settings_at(home: Path):
+    from retain_core.settings import Settings
+
+    return Settings(home=home)
+
+
+def run_plain(study_file: Path, home: Path) -> dict[str, str]:
+    """Run a study as plain functions, without Prefect. Returns the arms that failed."""
+    from retain_core.run import open_study, run_all
+    from retain_core.study import load_study
+
+    with open_study(load_study(study_file), settings_at(home)) as running:
+        return run_all(running)
+
+
+def retain(*arguments: str, home: Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    env = {**os.environ, "RETAIN_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), **environment}
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    env["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="session")
+def smoke_study() -> Path:
+    return ROOT / "studies" / "smoke.yaml"
+
+
+@pytest.fixture(scope="session")
+def finished_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> Path:
+    """A home in which the smoke study has run. Read only; take `home` to change things."""
+    home = tmp_path_factory.mktemp("finished")
+    assert run_plain(smoke_study, home) == {}
+    return home
+
+
+@pytest.fixture
+def home(finished_home: Path, tmp_path: Path) -> Path:
+    """A copy of the finished home that a test may spoil. It keeps its path-independent content only."""
+    copy = tmp_path / "home"
+    shutil.copytree(finished_home, copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def warehouse(finished_home: Path):
+    import duckdb
+
+    with duckdb.connect(str(finished_home / "warehouse.duckdb"), read_only=True) as con:
+        yield con
+
+
+@pytest.fixture(scope="session")
+def smoke_plan(finished_home: Path, smoke_study: Path):
+    from retain_core.plan import plan_study
+    from retain_core.store import Store
+    from retain_core.study import load_study
+
+    return plan_study(load_study(smoke_study), Store(finished_home / "artifacts"))
+
+
+@pytest.fixture(scope="session")
+def base_model(smoke_plan):
+    """The smoke base and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = smoke_plan.base_path
+    return AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+
+
+def manifests(home: Path) -> dict[str, dict]:
+    """Every manifest of a home by its path."""
+    found = (home / "artifacts").glob("*/*/manifest.json")
+    return {str(p.relative_to(home)): json.loads(p.read_text()) for p in found}

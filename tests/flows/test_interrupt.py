@@ -1,0 +1,46 @@
+"""Ctrl-C ends the children and leaves a state from which the next run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from retain_core.plan import plan_study
+from retain_core.store import Store
+from retain_core.study import load_study
+from tests.conftest import ROOT, run_plain
+
+pytestmark = pytest.mark.prefect
+
+
+def test_interrupt_ends_the_children_and_the_next_run_finishes(home, smoke_study, tmp_path):
+    changed = tmp_path / "smoke.yaml"
+    longer = smoke_study.read_text().replace("updates: 4", "updates: 400")
+    changed.write_text(longer)
+    env = {**os.environ, "RETAIN_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "flows.cli", "run", str(changed)]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    drafts = home / "artifacts" / ".drafts"
+    deadline = time.monotonic() + 200
+    while not (drafts.is_dir() and list(drafts.glob("arm-*"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "goes on from here" in stderr
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+    plan = plan_study(load_study(changed), Store(home / "artifacts"))
+    assert not plan.done
+    assert not plan.arms[0].done
+    assert plan.base_ready
+    changed.write_text(longer.replace("updates: 400", "updates: 6"))
+    assert run_plain(changed, home) == {}
+    assert list(drafts.iterdir()) == []
