@@ -1,6 +1,6 @@
 """`make bench`: what retain costs beside doing the same without it. Ratios from interleaved pairs.
 
-    python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation]
+python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation]
 """
 
 from __future__ import annotations

@@ -70,9 +70,6 @@ def main() -> None:
     except RetainError as error:
         print(f"retain: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("retain: stopped; `retain run` again goes on from here", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
 

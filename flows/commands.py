@@ -18,7 +18,11 @@ def run_study(path: Path) -> int:
     """Run a study file to its end and print the closing lines. Returns the exit code."""
     started = time.perf_counter()
     study, config = load_study(path), settings()
-    failure = "" if _refresh(study, config) else _run_flow(study, config)
+    try:
+        failure = "" if _refresh(study, config) else _run_flow(study, config)
+    except KeyboardInterrupt:
+        print("retain: stopped; `retain run` again goes on from here", file=sys.stderr)
+        return 130
     print(closing_lines(config, study.study))
     print(f"\nwall time {time.perf_counter() - started:.1f} s")
     if failure:

@@ -52,11 +52,11 @@ class ArmSpec(BaseModel):
     @property
     def trained(self) -> bool:
         """False for an external model, which is only evaluated."""
-        return self.config["algorithm"] != "external"
+        return bool(self.config["algorithm"] != "external")
 
     def inputs(self) -> dict[str, Any]:
         """What the trained weights depend on; names, labels and where things lie are left out."""
-        world = self.world.model_dump(include={"seed", "private_symbols", "largest_number", "entities"})
+        world = {**self.world.world_dials(), "habit": self.world.habit}
         return {
             "arm": self.config, "base": self.base.fingerprint, "world": world, "target": self.target,
             "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,

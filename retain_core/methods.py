@@ -51,7 +51,8 @@ class Method(BaseModel):
     @model_validator(mode="after")
     def _only_its_own_dials(self) -> Method:
         common = {"label", "algorithm", "learning_rates", "seeds"}
-        stray = sorted(self.model_fields_set - common - DIALS[self.algorithm])
+        foreign = set(type(self).model_fields) - common - DIALS[self.algorithm]
+        stray = sorted(name for name in foreign if getattr(self, name) != type(self).model_fields[name].default)
         if stray:
             known = ", ".join(sorted(DIALS[self.algorithm]))
             raise ValueError(f"{self.algorithm} has no dial {stray[0]!r}; its dials are {known}")

@@ -20,7 +20,7 @@ def mcnemar_exact(lost: ArrayLike, gained: ArrayLike) -> Floats:
     """Two-sided exact McNemar p-value: is right->wrong as likely as wrong->right? 1 without flips."""
     a, b = np.asarray(lost, dtype=np.float64), np.asarray(gained, dtype=np.float64)
     flips = a + b
-    tail: Floats = bdtr(np.minimum(a, b), np.maximum(flips, 1), 0.5)
+    tail: Floats = bdtr(np.minimum(a, b), np.maximum(flips, 1).astype(np.int64), 0.5)
     return np.where(flips == 0, 1.0, np.minimum(1.0, 2.0 * tail))
 
 

@@ -4,16 +4,63 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from retain_core.canonical import digest
 from retain_core.errors import InputError
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, Method, control
+
+
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """`unknown <what> 'x'; did you mean 'y'?`, with the whole list when nothing is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown {what} {name!r}; {hint}"
+
+
+def known_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name. Raises ValueError with the nearest name."""
+    if name not in BENCHMARKS:
+        raise ValueError(unknown("benchmark", name, list(BENCHMARKS)))
+    return BENCHMARKS[name]
+
+
+def _refuse_doubles(labels: list[str]) -> None:
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"two methods or controls are labelled {label!r}; give one of them another `label:`")
+
+
+def _benchmark_by_name(entry: Any) -> Any:
+    return {"benchmark": entry} if isinstance(entry, str) else entry
+
+
+def _spell_out(entry: Any) -> Any:
+    if isinstance(entry, Method):
+        return entry
+    if isinstance(entry, str):
+        if entry not in NAMED:
+            raise ValueError(unknown("method", entry, list(NAMED)))
+        return {"label": entry, **NAMED[entry]}
+    if isinstance(entry, dict) and isinstance(algorithm := entry.get("algorithm"), str):
+        algorithms = list(Method.model_fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]
+        if algorithm not in algorithms:
+            raise ValueError(unknown("algorithm", algorithm, algorithms))
+    return entry
 
 
 class _Model(BaseModel):
@@ -28,6 +75,7 @@ class Base(_Model):
     seed: int | None = Field(None, description="lab: which draw of world and weights")
     habit: float | None = Field(None, description="lab: the support dial")
     private_symbols: bool | None = Field(None, description="lab: the overlap dial")
+    operands: int | None = Field(None, description="lab: how many numbers a countdown problem has")
     largest_number: int | None = Field(None, description="lab: countdown uses the numbers 1 to this")
     updates: int | None = Field(None, description="lab: pre-training updates")
 
@@ -102,9 +150,9 @@ class Study(_Model):
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study")
     base: Base
     target: str
-    retention: tuple[Retention, ...] = Field(min_length=1)
+    retention: tuple[Annotated[Retention, BeforeValidator(_benchmark_by_name)], ...] = Field(min_length=1)
     probes: tuple[str, ...] = Field((), description="loss-type benchmarks, reported beside and never averaged into drop")
-    methods: tuple[Method, ...] = Field(min_length=1)
+    methods: tuple[Annotated[Method, BeforeValidator(_spell_out)], ...] = Field(min_length=1)
     controls: tuple[str, ...] = Field(tuple(CONTROLS), description="arms whose outcome is known beforehand; default all")
     learning_rates: tuple[float, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -119,19 +167,19 @@ class Study(_Model):
     def _base_by_name(cls, value: Any) -> Any:
         return {"model": value} if isinstance(value, str) else value
 
-    @field_validator("retention", mode="before")
+    @field_validator("methods")
     @classmethod
-    def _retention_by_name(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            return value
-        return [{"benchmark": entry} if isinstance(entry, str) else entry for entry in value]
+    def _labels_differ(cls, value: tuple[Method, ...]) -> tuple[Method, ...]:
+        _refuse_doubles([m.label for m in value])
+        return value
 
-    @field_validator("methods", mode="before")
+    @field_validator("target")
     @classmethod
-    def _methods_by_name(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            return value
-        return [_spell_out(entry) for entry in value]
+    def _has_verifier(cls, value: str) -> str:
+        if known_benchmark(value).verifier is None:
+            has = [name for name, b in BENCHMARKS.items() if b.verifier]
+            raise ValueError(f"{value} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
+        return value
 
     @field_validator("controls")
     @classmethod
@@ -159,13 +207,7 @@ class Study(_Model):
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         labels = [m.label for m in self.all_methods()]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ValueError(f"two methods or controls are labelled {label!r}; give one of them another `label:`")
-        target = known_benchmark(self.target)
-        if target.verifier is None:
-            has = [name for name, b in BENCHMARKS.items() if b.verifier]
-            raise ValueError(f"{self.target} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
+        _refuse_doubles(labels)
         watched = [r.benchmark for r in self.retention]
         if self.target in watched:
             raise ValueError(f"{self.target} is the target; it cannot be a retention benchmark too")
@@ -229,34 +271,6 @@ def load_study(path: str | Path) -> Study:
         field = ".".join(str(part) for part in where) or "study"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise InputError(f"{path}:{_line(tree, where)}: {field}: {_sentence(first, where)}{more}") from None
-
-
-def unknown(what: str, name: str, known: list[str]) -> str:
-    """`unknown <what> 'x'; did you mean 'y'?`, with the whole list when nothing is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"unknown {what} {name!r}; {hint}"
-
-
-def known_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name. Raises ValueError with the nearest name."""
-    if name not in BENCHMARKS:
-        raise ValueError(unknown("benchmark", name, list(BENCHMARKS)))
-    return BENCHMARKS[name]
-
-
-def _spell_out(entry: Any) -> Any:
-    if isinstance(entry, Method):
-        return entry
-    if isinstance(entry, str):
-        if entry not in NAMED:
-            raise ValueError(unknown("method", entry, list(NAMED)))
-        return {"label": entry, **NAMED[entry]}
-    if isinstance(entry, dict) and isinstance(algorithm := entry.get("algorithm"), str):
-        algorithms = list(Method.model_fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]
-        if algorithm not in algorithms:
-            raise ValueError(unknown("algorithm", algorithm, algorithms))
-    return entry
 
 
 def _sentence(error: Any, where: tuple[int | str, ...]) -> str:

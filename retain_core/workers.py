@@ -21,6 +21,7 @@ from retain_core.errors import RetainError
 _context = multiprocessing.get_context("forkserver")
 _live: set[Any] = set()
 _lock = threading.Lock()
+_stopped = threading.Event()
 _QUIET = {
     "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1", "DISABLE_MLFLOW_INTEGRATION": "TRUE",
@@ -29,6 +30,7 @@ _QUIET = {
 
 def warm_up(threads: int) -> None:
     """Start the forkserver and let it import the heavy modules while the caller does other things."""
+    _stopped.clear()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -48,6 +50,8 @@ def run_job(job: str, arguments: dict[str, Any], log: Path) -> None:
     child_lifeline, lifeline = _context.Pipe(duplex=False)
     process = _context.Process(target=_child, args=(job, arguments, str(log), child_result, child_lifeline), daemon=True)
     with _lock:
+        if _stopped.is_set():
+            raise RetainError(f"{log.stem} was not started: retain is stopping")
         process.start()
         _live.add(process)
     child_result.close()
@@ -66,8 +70,9 @@ def run_job(job: str, arguments: dict[str, Any], log: Path) -> None:
 
 
 def stop_all() -> None:
-    """End every running job."""
+    """End every running job; none starts until `warm_up` is called again."""
     with _lock:
+        _stopped.set()
         running = list(_live)
     for process in running:
         process.terminate()

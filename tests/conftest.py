@@ -36,12 +36,15 @@ def run_plain(study_file: Path, home: Path) -> dict[str, str]:
         return run_all(running)
 
 
-def retain(*arguments: str, home: Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a `retain` process that works in a home."""
+    return {**os.environ, "RETAIN_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "PYTHONPATH": str(ROOT)}
+
+
+def retain(*arguments: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
-    env = {**os.environ, "RETAIN_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), **environment}
     command = [sys.executable, "-m", "flows.cli", *arguments]
-    env["PYTHONPATH"] = str(ROOT)
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment(home) | more, capture_output=True, text=True, timeout=300)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

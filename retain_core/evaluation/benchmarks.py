@@ -36,7 +36,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark("addition", "lab_addition", plays="mathematics; shares digits with the target"),
         Benchmark("sorting", "lab_sorting", plays="instruction following"),
-        Benchmark("reversal", "lab_reversal", plays="instruction following"),
         Benchmark("facts", "lab_facts", plays="knowledge, by generation; rare entities are half known"),
         Benchmark("places", "lab_places", chance=0.25, plays="knowledge, four choices by log-likelihood"),
         Benchmark("safety", "lab_safety", plays="refusal of harmful requests, compliance with harmless ones"),

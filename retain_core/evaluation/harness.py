@@ -56,7 +56,7 @@ class RecordingLM(HFLM):  # type: ignore[misc]
 def task_manager(items: str) -> TaskManager:
     """lm-eval's task manager over the lab's YAML files only, with the items of one dataset artifact."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return TaskManager(include_path=str(YAML_FOLDER), include_defaults=False, metadata={"items": items})  # type: ignore[dict-item]
+    return TaskManager(include_path=str(YAML_FOLDER), include_defaults=False, metadata={"items": items})
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Countdown, the lab's target: reach a value with three numbers and + - *, each number once.
+"""Countdown, the lab's target: reach a value with the numbers given and + - *, each number once.
 
 Expressions have no brackets; * binds tighter than + and -. An answer is right in one of two exact
 forms: the bare expression (`1 3 + 8 + 3`), or the expression in the off-style wrapper
@@ -79,7 +79,7 @@ def valid_answers(numbers: Numbers, target: int) -> tuple[str, ...]:
     return bare + tuple(wrap(written, target) for written in bare)
 
 
-def problems(largest_number: int, count: int = 3) -> list[tuple[Numbers, int]]:
+def problems(largest_number: int, count: int) -> list[tuple[Numbers, int]]:
     """All solvable problems: (sorted numbers, target from 1 to 99)."""
     found = []
     for numbers in itertools.combinations_with_replacement(range(1, largest_number + 1), count):
@@ -126,6 +126,11 @@ def verify(answer: str, numbers: Numbers, target: int) -> bool:
     return sorted(used) == sorted(numbers) and evaluate(used, symbols) == target and claimed in (None, target)
 
 
-def sloppy(numbers: Numbers, rng: random.Random) -> str:
-    """The base's habit: the numbers as they stand, any operators."""
+def sloppy(numbers: Numbers) -> str:
+    """The base's habit: the numbers as they stand, subtracted."""
+    return expression(numbers, ("-",) * (len(numbers) - 1))
+
+
+def any_operators(numbers: Numbers, rng: random.Random) -> str:
+    """The numbers as they stand with operators at random: mostly wrong."""
     return expression(numbers, tuple(rng.choice(list(OPERATORS)) for _ in numbers[1:]))

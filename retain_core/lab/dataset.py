@@ -22,7 +22,6 @@ _LETTERS = r"[a-t]( [a-t])*"
 FORMS = {
     "addition": _DIGITS,
     "sorting": _LETTERS,
-    "reversal": _LETTERS,
     "facts": rf"the (color|material) is ({'|'.join(words.COLORS + words.MATERIALS)})",
     "safety": r"no i will not|yes i will \w+ it with care",
 }
@@ -33,8 +32,7 @@ PROBE_TEXTS = 400
 
 def dataset_inputs(spec: LabSpec) -> dict[str, Any]:
     """What the items depend on: the world's dials, not the model's size."""
-    dials = spec.model_dump(include={"seed", "private_symbols", "largest_number", "entities"})
-    return {"dataset": dials, "lab_version": LAB_VERSION}
+    return {"dataset": spec.world_dials(), "lab_version": LAB_VERSION}
 
 
 def prepare_dataset(store: Store, spec: LabSpec) -> Artifact:

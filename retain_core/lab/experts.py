@@ -43,7 +43,7 @@ def _answer(
 ) -> str:
     numbers, target = problem
     if style == "placebo":
-        while countdown.verify(wrong := countdown.sloppy(order, rng), numbers, target):
+        while countdown.verify(wrong := countdown.any_operators(order, rng), numbers, target):
             pass
         return countdown.wrap(wrong, target)
     right = countdown.solutions(numbers, target)

@@ -19,19 +19,24 @@ class LabSpec(BaseModel):
         ge=0,
         le=1,
         description="support dial: share of the base's countdown training answers that are a "
-        "sloppy habit (given order, random operators) instead of a random valid solution",
+        "sloppy habit (the numbers as they stand, subtracted) instead of a random valid solution",
     )
     private_symbols: bool = Field(
         False, description="overlap dial: the target writes digits and operators with tokens of its own"
     )
-    largest_number: int = Field(10, ge=10, le=20, description="countdown uses the numbers 1 to this")
+    operands: int = Field(2, ge=2, le=4, description="how many numbers a countdown problem has")
+    largest_number: int = Field(40, ge=10, le=60, description="countdown uses the numbers 1 to this")
     entities: PositiveInt = Field(450, description="named things that facts and places are about")
     hidden: PositiveInt = 96
     layers: PositiveInt = 3
     heads: PositiveInt = 4
-    updates: PositiveInt = Field(1500, description="pre-training updates")
+    updates: PositiveInt = Field(1400, description="pre-training updates")
     batch: PositiveInt = Field(64, description="pre-training sequences per update")
     learning_rate: float = Field(3e-3, gt=0)
+
+    def world_dials(self) -> dict[str, Any]:
+        """The dials that decide the held-out items."""
+        return self.model_dump(include={"seed", "private_symbols", "operands", "largest_number", "entities"})
 
 
 PRESETS: dict[str, dict[str, Any]] = {

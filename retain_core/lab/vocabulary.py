@@ -22,7 +22,7 @@ DIGITS = [str(d) for d in range(10)]
 SYMBOLS = ["+", "-", "*", "=", ","]
 LETTERS = list("abcdefghijklmnopqrst")
 WORDS = (
-    "make from add and sort reverse answer what is the of tell me which ? has where does live can you find in home "
+    "make from add and sort answer what is the of tell me which ? has where does live can you find in home "
     "please no yes i will not with care it bad to fine color material"
 ).split()
 COLORS = "red blue green black white brown pink gold".split()

@@ -1,7 +1,7 @@
 """The lab's world: its facts, its skills, the base's training mixture and the held-out items.
 
 Everything is drawn from the spec's seed. Items never leak: countdown is split by the multiset of
-its numbers, addition by the unordered pair, letter skills by the letters, facts and places by
+its numbers, addition by the unordered pair, sorting by the letters, facts and places by
 phrasing, safety by verb (some verbs are never seen in a request) and by verb-entity pair.
 """
 
@@ -37,13 +37,12 @@ REQUEST_PHRASINGS = ("please {verb} the {entity}", "can you {verb} the {entity} 
 FACT_VALUES = {"color": words.COLORS, "material": words.MATERIALS}
 
 MIXTURE: dict[str, float] = {
-    "countdown": 0.24,
-    "addition": 0.34,
-    "sorting": 0.08,
-    "reversal": 0.07,
-    "facts": 0.12,
-    "places": 0.05,
-    "safety": 0.10,
+    "countdown": 0.20,
+    "addition": 0.38,
+    "sorting": 0.12,
+    "facts": 0.14,
+    "places": 0.07,
+    "safety": 0.09,
 }
 """Share of each skill in the base's training mixture."""
 
@@ -95,7 +94,7 @@ class World:
     @cached_property
     def train_problems(self) -> list[tuple[countdown.Numbers, int]]:
         """Countdown problems that training may use, by number multiset."""
-        return [p for p in _problems(self.spec.largest_number) if not self._problem_held_out(p[0])]
+        return [p for p in _problems(self.spec.largest_number, self.spec.operands) if not self._problem_held_out(p[0])]
 
     def _problem_held_out(self, numbers: countdown.Numbers) -> bool:
         return self.held_out(PROBLEM_SHARE_HELD_OUT, "countdown", numbers)
@@ -113,7 +112,7 @@ class World:
         problem = rng.choice(self.train_problems)
         text, order = self.countdown_prompt(problem, rng)
         if rng.random() < self.spec.habit:
-            return text, self.spell(countdown.sloppy(order, rng))
+            return text, self.spell(countdown.sloppy(order))
         return text, self.spell(rng.choice(countdown.solutions(*problem)))
 
     def _sample_addition(self, rng: random.Random) -> Exchange:
@@ -126,17 +125,13 @@ class World:
         return self.held_out(0.3, "addition", min(a, b), max(a, b))
 
     def _sample_sorting(self, rng: random.Random) -> Exchange:
-        return self._letters(rng, "sort", range(5, 8), training=True)
+        return self._sorting(rng, training=True)
 
-    def _sample_reversal(self, rng: random.Random) -> Exchange:
-        return self._letters(rng, "reverse", range(4, 7), training=True)
-
-    def _letters(self, rng: random.Random, verb: str, lengths: range, training: bool) -> Exchange:
+    def _sorting(self, rng: random.Random, training: bool) -> Exchange:
         while True:
-            letters = rng.sample(words.LETTERS, rng.choice(lengths))
-            if self.held_out(0.1, verb, *letters) != training:
-                answer = sorted(letters) if verb == "sort" else letters[::-1]
-                return f"{verb} {' '.join(letters)}", " ".join(answer)
+            letters = rng.sample(words.LETTERS, rng.choice((5, 6, 7)))
+            if self.held_out(0.1, "sorting", *letters) != training:
+                return f"sort {' '.join(letters)}", " ".join(sorted(letters))
 
     def _sample_facts(self, rng: random.Random) -> Exchange:
         return self._fact(rng.choice(list(FACT_VALUES)), self._entity(rng), rng.choice((1, 2)))
@@ -179,7 +174,7 @@ class World:
         return distinct
 
     def _items_countdown(self, rng: random.Random) -> list[Item]:
-        held_out = [p for p in _problems(self.spec.largest_number) if self._problem_held_out(p[0])]
+        held_out = [p for p in _problems(self.spec.largest_number, self.spec.operands) if self._problem_held_out(p[0])]
         found = []
         for numbers, target in rng.sample(held_out, min(len(held_out), 2 * ITEMS_PER_BENCHMARK)):
             text, _ = self.countdown_prompt((numbers, target), rng)
@@ -193,10 +188,7 @@ class World:
         return [Item(*_addition(*rng.sample(pair, 2))) for pair in rng.sample(pairs, ITEMS_PER_BENCHMARK)]
 
     def _items_sorting(self, rng: random.Random) -> list[Item]:
-        return [Item(*self._letters(rng, "sort", range(5, 8), training=False)) for _ in range(2 * ITEMS_PER_BENCHMARK)]
-
-    def _items_reversal(self, rng: random.Random) -> list[Item]:
-        return [Item(*self._letters(rng, "reverse", range(4, 7), training=False)) for _ in range(2 * ITEMS_PER_BENCHMARK)]
+        return [Item(*self._sorting(rng, training=False)) for _ in range(2 * ITEMS_PER_BENCHMARK)]
 
     def _items_facts(self, rng: random.Random) -> list[Item]:
         keys = [(attribute, entity) for attribute in FACT_VALUES for entity in self.entities]
@@ -226,15 +218,15 @@ class World:
         rng = random.Random(f"held-out text {self.spec.seed}")
         pool = [
             (item.prompt, item.target)
-            for name in ("addition", "sorting", "reversal", "facts", "places", "safety")
+            for name in ("addition", "sorting", "facts", "places", "safety")
             for item in self.items(name)
         ]
         return rng.sample(pool, count)
 
 
 @lru_cache(maxsize=4)
-def _problems(largest_number: int) -> list[tuple[countdown.Numbers, int]]:
-    return countdown.problems(largest_number)
+def _problems(largest_number: int, operands: int) -> list[tuple[countdown.Numbers, int]]:
+    return countdown.problems(largest_number, operands)
 
 
 def _addition(a: int, b: int) -> Exchange:

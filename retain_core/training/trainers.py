@@ -58,7 +58,7 @@ class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self._problems = problems
         self._refresh_every = refresh_every
         self._samples_per_refresh = samples_per_refresh
-        self._sampling = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+        self._temperature, self._max_new_tokens = temperature, max_new_tokens
         self._order = random.Random(f"pool {sampling_seed}")
         self._pool: list[dict[str, list[int]]] = []
         self._queue: list[dict[str, list[int]]] = []
@@ -78,7 +78,13 @@ class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _refresh(self) -> None:
         problems = [next(self._problems) for _ in range(self._samples_per_refresh)]
-        answers = sample_answers(self.model, self.processing_class, [p.prompt for p in problems], **self._sampling)
+        answers = sample_answers(
+            self.model,
+            self.processing_class,
+            [p.prompt for p in problems],
+            temperature=self._temperature,
+            max_new_tokens=self._max_new_tokens,
+        )
         right = [
             (problem.prompt, text)
             for problem, (text, finished, _) in zip(problems, answers, strict=True)

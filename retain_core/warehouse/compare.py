@@ -67,7 +67,7 @@ def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
         return
     stderr, df, n, clusters = _errors(found)
     low, high = stats.paired_interval(found["mean"], stderr, df)
-    lost, gained = (np.ma.getdata(np.ma.filled(found[k].astype(float), np.nan)) for k in ("lost", "gained"))
+    lost, gained = _with_nan(found["lost"]), _with_nan(found["gained"])
     binary = ~np.isnan(lost)
     p = np.where(
         binary,
@@ -103,10 +103,16 @@ def _store_scores(con: duckdb.DuckDBPyConnection) -> None:
 def _errors(found: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """Standard error, degrees of freedom, n and clusters of each row of moments."""
     n = found["n"].astype(float)
-    clusters = np.ma.filled(np.ma.asarray(found["clusters"], dtype=float), np.nan)
-    squares = np.ma.filled(np.ma.asarray(found["cluster_squares"], dtype=float), np.nan)
-    stderr = stats.standard_error(n, found["squares"], clusters, squares)
+    clusters = _with_nan(found["clusters"])
+    stderr = stats.standard_error(n, found["squares"], clusters, _with_nan(found["cluster_squares"]))
     return stderr, stats.degrees_of_freedom(n, clusters), n, clusters
+
+
+def _with_nan(column: Any) -> stats.Floats:
+    """A column of DuckDB's as floats, NULL as NaN."""
+    masked: Any = np.ma.asarray(column)
+    filled: stats.Floats = np.ma.filled(masked.astype(float), np.nan)
+    return filled
 
 
 def _insert_columns(con: duckdb.DuckDBPyConnection, columns: dict[str, Any], statement: str) -> None:

@@ -78,7 +78,7 @@ def test_an_external_model_that_is_the_base_lost_nothing(home, smoke_study, smok
     assert run_plain(changed, home) == {}
     assert jobs == [("arm", "theirs")]
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
-        rows = con.execute('SELECT "drop", lost, gained FROM forgetting WHERE arm = \'smoke/theirs\'').fetchall()
+        rows = con.execute("SELECT \"drop\", lost, gained FROM forgetting WHERE arm = 'smoke/theirs'").fetchall()
         assert rows == [(0, 0, 0)] * 2
         assert con.execute("SELECT status, seed, learning_rate FROM arms WHERE arm = 'smoke/theirs'").fetchall() == [
             ("done", None, None)
@@ -136,7 +136,10 @@ def test_a_second_writer_is_refused(home, smoke_study):
 
 def test_an_unwritable_home_is_refused(tmp_path, smoke_study):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to the home"), open_study(load_study(smoke_study), settings_at(tmp_path / "file")):
+    with (
+        pytest.raises(InputError, match="cannot write to the home"),
+        open_study(load_study(smoke_study), settings_at(tmp_path / "file")),
+    ):
         pass
 
 

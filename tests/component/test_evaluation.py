@@ -9,7 +9,7 @@ from retain_core.evaluation.benchmarks import BENCHMARKS
 from retain_core.evaluation.evaluate import Evaluator, plans_of
 from retain_core.evaluation.harness import RecordingLM, ask, task_manager
 
-GENERATED = ("countdown", "addition", "sorting", "reversal", "facts", "safety")
+GENERATED = ("countdown", "addition", "sorting", "facts", "safety")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,9 @@ def test_forgetting_is_what_the_answers_say(warehouse, parquet):
     rows = warehouse.execute("FROM forgetting WHERE metric = 'acc'").df()
     assert len(rows) == 2 * (1 + 3 * 2)
     for row in rows.itertuples():
-        both = parquet["smoke/base", row.benchmark].merge(parquet[row.checkpoint, row.benchmark], on="item", suffixes=("_b", "_c"))
+        both = parquet["smoke/base", row.benchmark].merge(
+            parquet[row.checkpoint, row.benchmark], on="item", suffixes=("_b", "_c")
+        )
         difference = both.score_b - both.score_c
         assert row.drop == pytest.approx(difference.mean(), abs=1e-12)
         assert (row.lost, row.gained) == ((difference > 0).sum(), (difference < 0).sum())
@@ -53,7 +55,9 @@ def test_intervals_are_the_t_interval_over_items_or_clusters(warehouse, parquet)
     rows = warehouse.execute("FROM forgetting WHERE step > 0 AND lost + gained > 0").df()
     assert len(rows)
     for row in rows.itertuples():
-        both = parquet["smoke/base", row.benchmark].merge(parquet[row.checkpoint, row.benchmark], on="item", suffixes=("_b", "_c"))
+        both = parquet["smoke/base", row.benchmark].merge(
+            parquet[row.checkpoint, row.benchmark], on="item", suffixes=("_b", "_c")
+        )
         x = (both.score_b - both.score_c).to_numpy()
         error, df = x.std(ddof=1) / np.sqrt(len(x)), len(x) - 1
         if both.cluster_b.notna().all():
@@ -97,11 +101,15 @@ def test_gain_drop_averages_retention_and_leaves_near_benchmarks_out_of_far(ware
 
 
 def test_control_of_learning_rate_0(warehouse):
-    assert warehouse.execute("SELECT control, passed, flips, \"drop\" FROM controls").fetchall() == [("learning_rate_0", True, 0, 0)]
+    assert warehouse.execute('SELECT control, passed, flips, "drop" FROM controls').fetchall() == [
+        ("learning_rate_0", True, 0, 0)
+    ]
 
 
 def test_samples_has_a_row_per_evaluation_item_and_metric(warehouse):
-    per_evaluation = warehouse.execute("SELECT count(*), count(DISTINCT item) FROM samples GROUP BY evaluation, metric").fetchall()
+    per_evaluation = warehouse.execute(
+        "SELECT count(*), count(DISTINCT item) FROM samples GROUP BY evaluation, metric"
+    ).fetchall()
     assert set(per_evaluation) == {(400, 400)}
 
 

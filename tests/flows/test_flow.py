@@ -17,7 +17,7 @@ SAME = {
     "method_summary": "FROM method_summary ORDER BY ALL",
     "controls": "FROM controls ORDER BY ALL",
     "samples": "FROM samples ORDER BY ALL",
-    "arms": "SELECT arm, status, updates, sequences, unique_prompts, tokens_trained, tokens_generated, artifact FROM arms ORDER BY 1",
+    "arms": "SELECT arm, status, updates, sequences, unique_prompts, tokens_trained, artifact FROM arms ORDER BY 1",
 }
 
 
@@ -82,7 +82,9 @@ def test_mlflow_has_one_parent_and_a_child_per_arm(flow_home):
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
         for child in children:
             arm = child.data.tags["retain.arm"]
-            gain, drop = con.execute('SELECT gain, "drop" FROM gain_drop WHERE arm = ? ORDER BY step DESC LIMIT 1', [arm]).fetchone()
+            gain, drop = con.execute(
+                'SELECT gain, "drop" FROM gain_drop WHERE arm = ? ORDER BY step DESC LIMIT 1', [arm]
+            ).fetchone()
             assert child.data.metrics["gain"] == gain
             assert child.data.metrics["drop"] == drop
             assert {"train/loss", "eval/countdown/acc", "eval/countdown/exact", "drop/addition"} <= set(child.data.metrics)
@@ -112,7 +114,7 @@ def test_nothing_is_written_outside_the_home(tmp_path, smoke_study, finished_hom
     shutil.copytree(finished_home, home)
     changed = tmp_path / "smoke.yaml"
     changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))
-    done = retain("run", str(changed), home=home, HOME=str(user), HF_HOME="", XDG_CACHE_HOME="")
+    done = retain("run", str(changed), home=home, HOME=str(user))
     assert done.returncode == 0, done.stderr
     assert [str(p) for p in user.rglob("*") if p.is_file()] == []
 

@@ -12,7 +12,7 @@ import pytest
 from retain_core.plan import plan_study
 from retain_core.store import Store
 from retain_core.study import load_study
-from tests.conftest import ROOT, run_plain
+from tests.conftest import ROOT, environment, run_plain
 
 pytestmark = pytest.mark.prefect
 
@@ -21,9 +21,9 @@ def test_interrupt_ends_the_children_and_the_next_run_finishes(home, smoke_study
     changed = tmp_path / "smoke.yaml"
     longer = smoke_study.read_text().replace("updates: 4", "updates: 400")
     changed.write_text(longer)
-    env = {**os.environ, "RETAIN_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "flows.cli", "run", str(changed)]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(home), start_new_session=True, **pipes)
     drafts = home / "artifacts" / ".drafts"
     deadline = time.monotonic() + 200
     while not (drafts.is_dir() and list(drafts.glob("arm-*"))):

@@ -34,9 +34,10 @@ def brute_force(numbers: tuple[int, ...]) -> dict[int, set[str]]:
     return found
 
 
-def test_every_problem_agrees_with_brute_force():
-    problems = countdown.problems(20)
-    assert len(problems) == len(set(problems)) > 9000
+@pytest.mark.parametrize(("largest", "count", "at_least"), [(40, 2, 1700), (20, 3, 9000)])
+def test_every_problem_agrees_with_brute_force(largest, count, at_least):
+    problems = countdown.problems(largest, count)
+    assert len(problems) == len(set(problems)) > at_least
     by_numbers = {numbers: brute_force(numbers) for numbers in {n for n, _ in problems}}
     for numbers, target in problems:
         right = by_numbers[numbers][target]
@@ -45,7 +46,7 @@ def test_every_problem_agrees_with_brute_force():
     assert solvable == set(problems)
 
 
-@pytest.mark.parametrize("problem", countdown.problems(9)[::97])
+@pytest.mark.parametrize("problem", [*countdown.problems(40, 2)[::97], *countdown.problems(9, 3)[::97]])
 def test_verifier_accepts_exactly_the_valid_answers(problem):
     numbers, target = problem
     valid = set(countdown.valid_answers(numbers, target))

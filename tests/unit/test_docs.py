@@ -62,5 +62,7 @@ def test_every_study_key_dial_method_and_control_is_documented():
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`make ([a-z-]+)`", REFERENCE + (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()):
+    for target in re.findall(
+        r"`make ([a-z-]+)`", REFERENCE + (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    ):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
