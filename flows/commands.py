@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ def run_study(path: Path) -> int:
     try:
         failure = "" if _refresh(study, config) else _run_flow(study, config)
     except KeyboardInterrupt:
-        print("retain: stopped; `retain run` again goes on from here", file=sys.stderr)
+        _say_stopped()
         return 130
     print(closing_lines(config, study.study))
     print(f"\nwall time {time.perf_counter() - started:.1f} s")
@@ -55,6 +56,8 @@ def _run_flow(study: Study, config: Settings) -> str:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        signal.signal(signal.SIGINT, _stop_with_temporary_server)
     workers.warm_up(study.execution.threads_per_arm)
     from flows.study import study as flow
 
@@ -63,3 +66,19 @@ def _run_flow(study: Study, config: Settings) -> str:
     except RetainError as error:
         return str(error)
     return ""
+
+
+def _stop_with_temporary_server(*_: object) -> None:
+    """Ctrl-C also reaches Prefect's temporary server; telling a dead server of the end would take minutes."""
+    import psutil
+
+    workers.stop_all()
+    for child in psutil.Process().children(recursive=True):
+        child.terminate()
+    _say_stopped()
+    sys.stderr.flush()
+    os._exit(130)
+
+
+def _say_stopped() -> None:
+    print("retain: stopped; `retain run` again goes on from here", file=sys.stderr)

@@ -168,7 +168,7 @@ def log_tracking(running: Running) -> bool:
     """Log to MLflow what is not there yet."""
     from retain_core import tracking
 
-    return tracking.log_study(running.config, running.store, running.plan, running.spec_hash)
+    return tracking.log_study(running.config, running.plan, running.spec_hash)
 
 
 def write_report(running: Running) -> Path:

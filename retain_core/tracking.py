@@ -1,7 +1,7 @@
 """Logging a study to MLflow: one experiment a study, the study as parent run, every arm as its child.
 
 Runs are found again by the tag `retain.key`, so logging twice continues instead of doubling. What
-was logged is remembered in `artifacts/studies/<study>.mlflow.json`; a study that did not change
+was logged is remembered in `mlartifacts/.logged-<study>.json`; a study that did not change
 does not import MLflow at all.
 """
 
@@ -19,7 +19,7 @@ import duckdb
 from retain_core.canonical import digest
 from retain_core.plan import PlannedArm, StudyPlan
 from retain_core.settings import Settings
-from retain_core.store import Store, write_atomically
+from retain_core.store import write_atomically
 
 CURVES = {
     "loss", "reward", "kl", "entropy", "grad_norm", "learning_rate", "mean_token_accuracy", "pool",
@@ -34,11 +34,11 @@ def prepare(config: Settings) -> None:
     _client(config)
 
 
-def log_study(config: Settings, store: Store, plan: StudyPlan, spec_hash: str) -> bool:
+def log_study(config: Settings, plan: StudyPlan, spec_hash: str) -> bool:
     """Log what is not logged yet. Returns False when there was nothing to do."""
     done = [arm for arm in plan.arms if arm.done]
-    state = digest([config.mlflow_tracking_uri, spec_hash, sorted(arm.spec.key for arm in done)])
-    marker = store.root / "studies" / f"{plan.study.study}.mlflow.json"
+    state = digest([config.mlflow_uri, spec_hash, sorted(arm.spec.key for arm in done)])
+    marker = config.mlflow_artifacts / f".logged-{plan.study.study}.json"
     if _logged(config, marker) == state:
         return False
     client = _client(config)
@@ -67,11 +67,8 @@ def _logged(config: Settings, marker: Path) -> str | None:
 
 def _client(config: Settings) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    import logging
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
     client = MlflowClient(config.mlflow_tracking_uri)

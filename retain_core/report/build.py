@@ -31,7 +31,7 @@ def write_report(warehouse: Path, reports: Path, study: str) -> Path:
 
 def points(value: float | None) -> str:
     """A fraction as signed points with one decimal; a dash when unknown."""
-    return "-" if value is None else f"{100 * value + 0.0:+.1f}"
+    return "-" if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 def render(results: Results, plane: str) -> str:

@@ -67,6 +67,8 @@ def load_study(path: Path, plan: StudyPlan, revisions: list[Revision], errors: d
         try:
             added = _add_evaluations(con, plan)
             _replace_study(con, plan, revisions, errors)
+            # One thread: sums of floats depend on their order, and a rebuilt file must hold equal numbers.
+            con.execute("SET threads TO 1")
             store_comparisons(con, plan.study.study)
             con.commit()
         except BaseException:
