@@ -77,9 +77,9 @@ def evaluation(pairs: int, folder: Path) -> Row:
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from retain_core.evaluation.benchmarks import BENCHMARKS
+    from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS, MAX_LENGTH
     from retain_core.evaluation.evaluate import Evaluator, plans_of
-    from retain_core.evaluation.harness import BATCH_SIZE, MAX_LENGTH, task_manager
+    from retain_core.evaluation.harness import task_manager
     from retain_core.lab.base import train_base
     from retain_core.lab.dataset import prepare_dataset
     from retain_core.lab.spec import lab_spec

@@ -21,8 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from retain_core.arms import ArmSpec
-from retain_core.evaluation.benchmarks import BENCHMARKS
-from retain_core.evaluation.harness import BATCH_SIZE, MAX_LENGTH, YAML_FOLDER
+from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS, MAX_LENGTH
+from retain_core.evaluation.harness import YAML_FOLDER
 from retain_core.plan import plan_study
 from retain_core.run import parallel_arms
 from retain_core.store import Store

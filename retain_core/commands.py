@@ -18,13 +18,16 @@ def sql_text(sql: str, form: str) -> str:
 
 
 def plan_text(path: Path) -> str:
-    """Every arm of a study file with what is done and what is missing."""
+    """Every arm of a study file with what is done and what is missing, and what that will cost."""
+    from retain_core.cost import cost_lines
     from retain_core.plan import plan_study
+    from retain_core.run import parallel_arms
     from retain_core.store import Store
     from retain_core.study import load_study
 
     study = load_study(path)
-    plan = plan_study(study, Store(settings().artifacts))
+    store = Store(settings().artifacts)
+    plan = plan_study(study, store)
     rows = [
         (
             arm.spec.arm, arm.spec.role, "cached" if arm.done else "to do",
@@ -32,17 +35,16 @@ def plan_text(path: Path) -> str:
         )
         for arm in plan.arms
     ]  # fmt: skip
-    to_do = sum(not arm.done for arm in plan.arms)
+    cached = sum(arm.done for arm in plan.arms)
     table = render(["arm", "role", "state", "checkpoints", "evaluations missing"], rows, "table").rsplit("\n", 1)[0]
     base = "cached" if plan.base_ready else "to do"
-    per_arm = study.budget.updates * study.budget.sequences_per_update
     return "\n".join(
         [
             table,
             "",
             f"base {study.base.model}: {base}",
-            f"{len(plan.arms)} arms: {len(plan.arms) - to_do} cached, {to_do} to do, {per_arm} sequences each; "
-            f"{sum(a.missing_evaluations for a in plan.arms)} evaluations missing",
+            f"{len(plan.arms)} arms: {cached} cached, {len(plan.arms) - cached} to do",
+            *cost_lines(plan, store, parallel_arms(study)),
         ]
     )
 

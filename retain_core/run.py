@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from retain_core import workers
 from retain_core.errors import InputError, RetainError
-from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, plan_arm, plan_study
+from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, plan_study
 from retain_core.revisions import Revision, declare
 from retain_core.settings import Settings
 from retain_core.store import Store
@@ -31,7 +30,6 @@ class Running:
 
     def __init__(self, study: Study, config: Settings, store: Store, revisions: list[Revision], plan: StudyPlan) -> None:
         self.study, self.config, self.store, self.revisions, self.plan = study, config, store, revisions, plan
-        self.started = time.time()
         self.finished: Callable[[], object] = lambda: None
         """Called whenever an arm ends."""
         self._slots = threading.Semaphore(parallel_arms(study))
@@ -158,7 +156,6 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     """Bring the warehouse up to date. Returns how many evaluations were read."""
     from retain_core.warehouse.load import load_study
 
-    running.plan.arms = [arm if arm.done else plan_arm(arm.spec, running.store) for arm in running.plan.arms]
     if not running.plan.done:
         running.replan()
     return load_study(running.config.warehouse, running.plan, running.revisions, errors).evaluations

@@ -27,6 +27,11 @@ class Benchmark:
     """The part it plays in the lab."""
 
 
+BATCH_SIZE = 400
+"""Requests per forward pass. Part of the settings: the batch size can change scores."""
+MAX_LENGTH = 64
+"""Longest sequence in tokens."""
+
 BENCHMARKS: dict[str, Benchmark] = {
     b.name: b
     for b in (

@@ -14,7 +14,7 @@ from typing import Any
 from retain_core.arms import ArmSpec, computed_by
 from retain_core.canonical import digest
 from retain_core.evaluation.answers import write_answers
-from retain_core.evaluation.benchmarks import BENCHMARKS
+from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
 from retain_core.store import Artifact, Store, key_of
 
@@ -46,7 +46,7 @@ def evaluation_settings(benchmark: str, dataset_key: str, threads: int) -> dict[
     known = BENCHMARKS[benchmark]
     return {
         "harness": known.harness_name, "metrics": list(known.metrics), "items": f"{dataset_key}/{benchmark}",
-        "backend": "transformers", "dtype": "float32", "batch_size": 400, "threads": threads,
+        "backend": "transformers", "dtype": "float32", "batch_size": BATCH_SIZE, "threads": threads,
         "chat_template": digest(CHAT_TEMPLATE, 16), "decoding": "greedy, 16 new tokens",
         "evaluation_version": EVALUATION_VERSION, **computed_by("torch", "transformers", "lm_eval"),
     }  # fmt: skip

@@ -17,12 +17,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from retain_core.evaluation.answers import Answer
-from retain_core.evaluation.benchmarks import BENCHMARKS
+from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS, MAX_LENGTH
 
 YAML_FOLDER = Path(__file__).parent.parent / "lab" / "benchmarks"
-BATCH_SIZE = 400
-"""Requests per forward pass. Part of the settings: the batch size can change scores."""
-MAX_LENGTH = 64
 
 
 class RecordingLM(HFLM):  # type: ignore[misc]

@@ -22,9 +22,13 @@ def gain_drop_plane(results: Results) -> str:
     ]  # fmt: skip
     shared = {
         "x": {"field": "gain", "type": "quantitative", "title": "gain on the target (points)"},
-        "y": {"field": "drop", "type": "quantitative", "title": "drop on the rest (points)"},
+        "y": {
+            "field": "drop", "type": "quantitative", "title": "drop on the rest (points, compressed above 1)",
+            "scale": {"type": "symlog", "constant": 1}, "axis": {"values": [-2, -1, 0, 1, 2, 5, 10, 20, 50, 100]},
+        },
         "color": {
-            "field": "method", "type": "nominal", "title": None, "sort": None, "legend": {"orient": "bottom", "columns": 4},
+            "field": "method", "type": "nominal", "title": None, "sort": None,
+            "legend": {"orient": "bottom", "columns": 4, "symbolOpacity": 1},
             "scale": {"domain": list(results.colors), "range": list(results.colors.values())},
         },
     }  # fmt: skip

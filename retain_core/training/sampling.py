@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from retain_core.training.encode import encode_prompts
@@ -46,7 +46,3 @@ def sample_answers(
                 answers.append((text, finished, row.index(tokenizer.eos_token_id) + 1 if finished else len(row)))
     model.train(was_training)
     return answers
-
-
-Check = Callable[[str], bool]
-"""Whether one answer to one prompt is right."""

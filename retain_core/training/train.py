@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from retain_core.arms import ArmSpec
+from retain_core.evaluation.benchmarks import MAX_LENGTH
 from retain_core.training import configs
 from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget, Problem
-
-MAX_LENGTH = 64
 
 
 @dataclass
