@@ -159,3 +159,19 @@ def test_without_a_warehouse_sql_says_how_to_get_one(tmp_path):
     done = retain("sql", "SELECT 1", home=tmp_path)
     assert done.returncode == 2
     assert "retain run studies/lab.yaml" in done.stderr
+
+
+def test_deployments_point_at_flows_and_studies_that_exist():
+    import importlib
+
+    import yaml
+
+    from tests.conftest import ROOT
+
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert deployments
+    for deployment in deployments:
+        path, name = deployment["entrypoint"].split(":")
+        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        getattr(module, name).validate_parameters(deployment["parameters"])
+        assert (ROOT / deployment["parameters"]["path"]).is_file()
