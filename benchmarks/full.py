@@ -4,7 +4,10 @@ The plain script does what one does without retain: every arm is trained by TRL 
 own, one after another in as many lanes as the demo uses, and every checkpoint is evaluated with
 lm-eval's command line. It stores no paired statistics, no report and no warehouse.
 
-    python -m benchmarks.full [--arms N]   N: only every so many arms, the time scaled up (says so)
+    python -m benchmarks.full [--arms N] [--home HOME]
+
+N: run only every so many arms of the plain script and scale the time up (the last line says so).
+HOME: a home in which the demo has just run cold; its wall time is read from there.
 """
 
 from __future__ import annotations
@@ -39,12 +42,10 @@ train(ArmSpec.model_validate_json(Path({spec!r}).read_text()), Path({base!r}), P
 """
 
 
-def demo(home: Path) -> float:
-    """Wall seconds of `retain run studies/lab.yaml` in a fresh home."""
-    started = time.perf_counter()
+def demo(home: Path) -> None:
+    """`retain run studies/lab.yaml` in a fresh home; it keeps its own wall time there."""
     environment = {**os.environ, "RETAIN_HOME": str(home)}
     subprocess.run([sys.executable, "-m", "flows.cli", "run", str(LAB)], cwd=ROOT, env=environment, check=True)
-    return time.perf_counter() - started
 
 
 def plain_arm(spec: ArmSpec, base: Path, items: Path, folder: Path) -> float:
@@ -72,24 +73,29 @@ def main() -> None:
     """Measure both and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arms", type=int, default=1, help="measure only every so many arms of the plain script")
-    every = parser.parse_args().arms
+    parser.add_argument("--home", type=Path, help="a home in which the demo has run cold")
+    chosen = parser.parse_args()
+    every: int = chosen.arms
     folder = Path(tempfile.mkdtemp(prefix="retain-full-"))
     try:
-        ours = demo(folder / "home")
         study = load_study(LAB)
-        plan = plan_study(study, Store(folder / "home" / "artifacts"))
+        home = chosen.home or folder / "home"
+        if not chosen.home:
+            demo(home)
+        ours = json.loads((home / "logs" / study.study / "wall_time.json").read_text())["seconds"]
+        plan = plan_study(study, Store(home.absolute() / "artifacts"))
         assert plan.dataset is not None
         assert plan.base_weights is not None
         items, base = plan.dataset.file("items"), plan.base_path
-        chosen = [arm.spec for arm in plan.arms][::every]
+        specs = [arm.spec for arm in plan.arms][::every]
         started = time.perf_counter()
         with ThreadPoolExecutor(max_workers=parallel_arms(study)) as pool:
-            list(pool.map(lambda spec: plain_arm(spec, base, items, folder / "plain"), chosen))
-        arms = (time.perf_counter() - started) * len(plan.arms) / len(chosen)
+            list(pool.map(lambda spec: plain_arm(spec, base, items, folder / "plain"), specs))
+        arms = (time.perf_counter() - started) * len(plan.arms) / len(specs)
         plain = arms + plan.base_weights.meta["seconds"]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    scaled = "" if every == 1 else f" (scaled up from {len(chosen)} of {len(plan.arms)} arms)"
+    scaled = "" if every == 1 else f" (scaled up from {len(specs)} of {len(plan.arms)} arms)"
     print(f"demo {ours:.0f} s, plain script {plain:.0f} s{scaled}: ratio {ours / plain:.2f}")
 
 

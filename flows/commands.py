@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from retain_core import run, workers
 from retain_core.errors import RetainError
 from retain_core.report.summary import closing_lines
 from retain_core.settings import Settings, settings
+from retain_core.store import write_atomically
 from retain_core.study import Study, load_study
 
 
@@ -20,12 +22,13 @@ def run_study(path: Path) -> int:
     started = time.perf_counter()
     study, config = load_study(path), settings()
     try:
-        failure = "" if _refresh(study, config) else _run_flow(study, config)
+        cached = _refresh(study, config)
+        failure = "" if cached else _run_flow(study, config)
     except KeyboardInterrupt:
         _say_stopped()
         return 130
     print(closing_lines(config, study.study))
-    print(f"\nwall time {time.perf_counter() - started:.1f} s")
+    print("\n" + _wall_times(config.home / "logs" / study.study / "wall_time.json", time.perf_counter() - started, cached))
     if failure:
         print(f"retain: {failure}", file=sys.stderr)
     return 1 if failure else 0
@@ -78,6 +81,16 @@ def _stop_with_temporary_server(*_: object) -> None:
     _say_stopped()
     sys.stderr.flush()
     os._exit(130)
+
+
+def _wall_times(record: Path, seconds: float, cached: bool) -> str:
+    """This run's wall time beside that of the last run that had something to compute, kept in `record`."""
+    if not cached:
+        write_atomically(record, json.dumps({"seconds": seconds}))
+        return f"wall time {seconds:.1f} s"
+    earlier = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None
+    computed = "" if earlier is None else f"; the last run that computed something took {earlier:.1f} s"
+    return f"wall time {seconds:.1f} s{computed}"
 
 
 def _say_stopped() -> None:

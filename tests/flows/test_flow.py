@@ -101,6 +101,7 @@ def test_a_second_run_starts_no_server_and_changes_nothing(flow_home, smoke_stud
     done = retain("run", str(smoke_study), home=home)
     assert done.returncode == 0, done.stderr
     assert "nothing to train or evaluate" in done.stdout
+    assert "the last run that computed something took" in done.stdout
     assert {p: p.stat().st_mtime_ns for p in (home / "artifacts").rglob("*") if p.is_file()} == before
     assert (home / "prefect" / "prefect.db").stat().st_mtime_ns == prefect
 
