@@ -125,7 +125,12 @@ def evaluation(pairs: int, folder: Path) -> Row:
     if stored != alone:
         raise SystemExit(f"scores differ: {stored} and {alone}")
     return compare(
-        "our evaluation, Parquet included / lm-eval's own (CPU time)", ours, theirs, "1.10 or less", pairs, time.process_time
+        "our evaluation, Parquet included / lm-eval's own (CPU time, without the exact score)",
+        ours,
+        theirs,
+        "1.10 or less",
+        pairs,
+        time.process_time,
     )
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from retain_core import run, workers
-from retain_core.errors import RetainError
+from retain_core.errors import ArmsFailedError
 from retain_core.report.summary import closing_lines
 from retain_core.settings import Settings, settings
 from retain_core.store import write_atomically
@@ -49,7 +49,7 @@ def _refresh(study: Study, config: Settings) -> bool:
 
 
 def _run_flow(study: Study, config: Settings) -> str:
-    """Run the flow; without PREFECT_API_URL Prefect starts a temporary server. Returns why it failed."""
+    """Run the flow; without PREFECT_API_URL Prefect starts a temporary server. Returns which arms failed and why."""
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(config.prefect_api_wait),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -66,7 +66,7 @@ def _run_flow(study: Study, config: Settings) -> str:
 
     try:
         flow(study)
-    except RetainError as error:
+    except ArmsFailedError as error:
         return str(error)
     return ""
 
@@ -75,9 +75,11 @@ def _stop_with_temporary_server(*_: object) -> None:
     """Ctrl-C also reaches Prefect's temporary server; telling a dead server of the end would take minutes."""
     import psutil
 
-    workers.stop_all()
-    for child in psutil.Process().children(recursive=True):
+    children = psutil.Process().children(recursive=True)
+    for child in children:
         child.terminate()
+    for child in psutil.wait_procs(children, timeout=10)[1]:
+        child.kill()
     _say_stopped()
     sys.stderr.flush()
     os._exit(130)

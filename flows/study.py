@@ -7,7 +7,7 @@ from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from retain_core import run, workers
-from retain_core.errors import RetainError
+from retain_core.errors import ArmsFailedError
 from retain_core.settings import settings
 from retain_core.study import Study, load_study
 from tasks import steps
@@ -42,7 +42,7 @@ def study(study: Study) -> None:
 
     if errors:
         first = next(iter(errors))
-        raise RetainError(f"{len(errors)} of {len(names)} arms failed; {first}: {errors[first]}")
+        raise ArmsFailedError(f"{len(errors)} of {len(names)} arms failed; {first}: {errors[first]}")
 
 
 @flow(name="study-file", flow_run_name="{path}")

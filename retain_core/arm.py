@@ -19,8 +19,9 @@ from typing import Any
 
 from retain_core.arms import ArmSpec, weights_key
 from retain_core.evaluation.evaluate import EvaluationPlan, Evaluator, evaluation_plans
+from retain_core.provenance import git_sha
 from retain_core.settings import settings
-from retain_core.store import Store
+from retain_core.store import Store, lock_home
 
 
 def run_arm(spec: ArmSpec, store: Store) -> None:
@@ -81,6 +82,7 @@ def _train_and_evaluate(
         draft.meta.update(
             updates=record.updates, sequences=record.sequences, unique_prompts=record.unique_prompts,
             tokens_trained=record.tokens_trained, tokens_generated=record.tokens_generated, seconds=record.seconds,
+            style_distance=record.style_distance, git_sha=git_sha(),
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
 
@@ -94,4 +96,5 @@ def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    run_arm(ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")), Store(settings().artifacts))
+    with lock_home(settings().home):
+        run_arm(ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")), Store(settings().artifacts))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from retain_core.canonical import digest
 from retain_core.lab.spec import LabSpec
+from retain_core.lab.vocabulary import CHAT_TEMPLATE
 from retain_core.store import key_of
 
+LAB_TEMPLATE = digest(CHAT_TEMPLATE, 16)
 TRAINING_VERSION = 1
 """Raised when equal settings would train to other weights."""
 
@@ -24,6 +29,8 @@ class BaseRef(BaseModel):
     model: str
     fingerprint: str
     lab: LabSpec | None = None
+    chat_template: str = LAB_TEMPLATE
+    """Hash of the chat template that prompts are rendered with."""
 
 
 class ArmSpec(BaseModel):
@@ -48,6 +55,11 @@ class ArmSpec(BaseModel):
     benchmarks: tuple[str, ...]
     keep: str
     threads: int
+
+    @property
+    def chat_template(self) -> str:
+        """Hash of the chat template of this arm's checkpoints."""
+        return str(self.config.get("chat_template", self.base.chat_template))
 
     @property
     def trained(self) -> bool:
@@ -91,9 +103,14 @@ def weights_key(spec: ArmSpec, step: int) -> str:
 def computed_by(*packages: str) -> dict[str, Any]:
     """The platform class and the versions of the packages that a result depends on."""
     return {
-        "platform": f"{platform.system()}-{platform.machine()}".lower(),
+        "platform": f"{platform.system()}-{platform.machine()}".lower() + ("-cuda" if has_cuda() else ""),
         "versions": {name: version(name) for name in packages},
     }
+
+
+def has_cuda() -> bool:
+    """Whether this process can use an NVIDIA GPU; asked of the system, because torch is slow to import."""
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
 
 
 def rate_text(rate: float) -> str:

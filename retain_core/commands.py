@@ -26,7 +26,7 @@ def plan_text(path: Path) -> str:
     from retain_core.study import load_study
 
     study = load_study(path)
-    store = Store(settings().artifacts)
+    store = Store(settings().artifacts, read_only=True)
     plan = plan_study(study, store)
     rows = [
         (
@@ -57,11 +57,15 @@ def status_text() -> str:
     from retain_core.study import Study
 
     config = settings()
-    store = Store(config.artifacts)
+    store = Store(config.artifacts, read_only=True)
     rows = []
     for name in studies(store):
         current = next(r for r in revisions_of(store, name) if r.current)
-        plan = plan_study(Study.model_validate(current.spec), store)
+        try:
+            plan = plan_study(Study.model_validate(current.spec), store)
+        except (InputError, ValueError) as error:
+            rows.append((name, current.number, current.declared_at, "", f"cannot be read: {error}".splitlines()[0], ""))
+            continue
         done = sum(arm.done for arm in plan.arms)
         page = config.reports / name / "index.html"
         state = "done" if plan.done else "incomplete"

@@ -7,6 +7,10 @@ class RetainError(Exception):
     exit_code = 1
 
 
+class ArmsFailedError(RetainError):
+    """Some arms failed; everything else of the study is done and reported."""
+
+
 class InputError(RetainError):
     """The user's input is wrong: the message says what, where, and what to do. Exit code 2."""
 

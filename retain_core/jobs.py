@@ -31,7 +31,7 @@ def base_evaluation(root: str, base_ref: str, weights: str, dataset_key: str, be
     torch.set_num_threads(threads)
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
     dataset = store.get("dataset", dataset_key)
-    plans = plans_of({"base": reference.fingerprint}, benchmarks, dataset_key, threads)
+    plans = plans_of({"base": reference.fingerprint}, benchmarks, dataset_key, threads, reference.chat_template)
     missing = [plan for plan in plans if store.find("evaluation", plan.key) is None]
     if missing:
         Evaluator(store, dataset).evaluate(Path(weights), missing)

@@ -5,10 +5,12 @@ How each one is trained is in `retain_core.training`; docs/method.md has the exa
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+Number = TypeVar("Number", int, float)
 Algorithm = Literal["sft", "self_sft", "iterative_sft", "reinforce", "grpo", "external"]
 
 DIALS: dict[str, frozenset[str]] = {
@@ -20,6 +22,26 @@ DIALS: dict[str, frozenset[str]] = {
     "external": frozenset({"model", "revision"}),
 }
 """The dials that each algorithm listens to; any other is refused rather than ignored."""
+
+
+def check_rates(value: tuple[float, ...]) -> tuple[float, ...]:
+    """Learning rates as they may stand in a study. Raises ValueError."""
+    if any(rate < 0 or not math.isfinite(rate) for rate in value):
+        raise ValueError("a learning rate is a number that cannot be negative")
+    return _check_distinct(value, "learning rate")
+
+
+def check_seeds(value: tuple[int, ...]) -> tuple[int, ...]:
+    """Seeds as they may stand in a study. Raises ValueError."""
+    if any(seed < 0 for seed in value):
+        raise ValueError("a seed cannot be negative")
+    return _check_distinct(value, "seed")
+
+
+def _check_distinct(value: tuple[Number, ...], what: str) -> tuple[Number, ...]:
+    if len({f"{entry:.6e}" for entry in value}) < len(value):
+        raise ValueError(f"the same {what} is listed twice")
+    return value
 
 
 class Method(BaseModel):
@@ -45,8 +67,25 @@ class Method(BaseModel):
     reward: Literal["true", "constant", "random"] = Field(
         "true", description="reinforce, grpo: the verifier, 1 always, or a coin"
     )
-    model: str | None = Field(None, description="external: path or hub id of the tuned model")
+    model: str | None = Field(None, description="external: folder of the tuned model")
     revision: str | None = Field(None, description="external: hub revision")
+
+    @field_validator("label")
+    @classmethod
+    def _not_the_base(cls, value: str) -> str:
+        if value == "base":
+            raise ValueError("the label 'base' is the base model's own; choose another")
+        return value
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _rates(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return value and check_rates(value)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return value and check_seeds(value)
 
     @model_validator(mode="after")
     def _only_its_own_dials(self) -> Method:
@@ -57,7 +96,7 @@ class Method(BaseModel):
             known = ", ".join(sorted(DIALS[self.algorithm]))
             raise ValueError(f"{self.algorithm} has no dial {stray[0]!r}; its dials are {known}")
         if self.algorithm == "external" and not self.model:
-            raise ValueError("external needs `model:` (a path or a hub id of the tuned model)")
+            raise ValueError("external needs `model:` (the folder of the tuned model)")
         return self
 
     def config(self) -> dict[str, Any]:

@@ -6,11 +6,13 @@ Planning reads manifests and checks every byte behind them; it runs nothing and 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from retain_core.arms import ArmSpec, BaseRef, arm_name, weights_key
+from retain_core.canonical import digest
 from retain_core.errors import InputError
 from retain_core.evaluation.evaluate import EvaluationPlan, evaluation_plans, plans_of
 from retain_core.lab.base import base_key
@@ -40,6 +42,11 @@ class PlannedArm:
         """Nothing of this arm is left to do."""
         trained = self.record is not None or not self.spec.trained
         return trained and not self.weights_missing and self.missing_evaluations == 0
+
+    @property
+    def evaluated_steps(self) -> list[int]:
+        """The checkpoints that are evaluated on everything; a half-evaluated one is shown nowhere."""
+        return [step for step, pairs in self.evaluations.items() if all(found for _, found in pairs)]
 
     @property
     def missing_evaluations(self) -> int:
@@ -95,7 +102,8 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
         dataset=store.find("dataset", dataset_key),
         base_weights=store.find("base", base.fingerprint) if base.lab else None,
         base_evaluations=[
-            (p, store.find("evaluation", p.key)) for p in plans_of(identity, study.benchmarks(), dataset_key, threads)
+            (p, store.find("evaluation", p.key))
+            for p in plans_of(identity, study.benchmarks(), dataset_key, threads, base.chat_template)
         ],
         support=store.find("support", support),
         support_key=support,
@@ -135,7 +143,7 @@ def base_reference(study: Study) -> BaseRef:
     if lab:
         return BaseRef(model=study.base.model, fingerprint=base_key(lab, BASE_THREADS), lab=lab)
     folder = _model_folder("base", study.base.model)
-    return BaseRef(model=str(folder), fingerprint=model_fingerprint(folder))
+    return BaseRef(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template_hash(folder))
 
 
 def model_fingerprint(folder: Path) -> str:
@@ -146,6 +154,17 @@ def model_fingerprint(folder: Path) -> str:
         with path.open("rb") as stream:
             seal.update(hashlib.file_digest(stream, "sha256").digest())
     return seal.hexdigest()[:32]
+
+
+def template_hash(folder: Path) -> str:
+    """Hash of the chat template that a model folder brings; of the empty text when it brings none."""
+    single, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    text = ""
+    if single.is_file():
+        text = single.read_text(encoding="utf-8")
+    elif config.is_file():
+        text = json.loads(config.read_text(encoding="utf-8")).get("chat_template") or ""
+    return digest(text, 16)
 
 
 def _grid(study: Study, method: Method) -> list[tuple[float | None, int | None]]:
@@ -159,7 +178,7 @@ def _config(method: Method) -> dict[str, Any]:
     config = method.config()
     if method.algorithm == "external":
         folder = _model_folder(f"method {method.label}", str(method.model))
-        config.update(model=str(folder), fingerprint=model_fingerprint(folder))
+        config.update(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template_hash(folder))
     return config
 
 

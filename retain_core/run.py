@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from retain_core import workers
-from retain_core.errors import InputError, RetainError
+from retain_core.errors import RetainError
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, plan_study
 from retain_core.revisions import Revision, declare
 from retain_core.settings import Settings
-from retain_core.store import Store
+from retain_core.store import Store, lock_home
 from retain_core.study import Study
 
 
@@ -74,20 +72,13 @@ def open_study(study: Study, config: Settings) -> Iterator[Running]:
     """Lock the home, declare the study's revision and plan it. A second writer is refused."""
     store = Store(config.artifacts)
     store.prepare()
-    lock = FileLock(config.home / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"another retain is writing to {config.home}; wait for it to end, or choose another RETAIN_HOME"
-        ) from None
-    try:
-        _remove_leftovers(store)
-        plan = plan_study(study, store)
-        yield Running(study, config, store, declare(store, study), plan)
-    finally:
-        workers.stop_all()
-        lock.release()
+    with lock_home(config.home):
+        try:
+            _remove_leftovers(store)
+            plan = plan_study(study, store)
+            yield Running(study, config, store, declare(store, study), plan)
+        finally:
+            workers.stop_all()
 
 
 @contextlib.contextmanager

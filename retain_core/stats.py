@@ -32,10 +32,14 @@ def paired_interval(mean: ArrayLike, stderr: ArrayLike, df: ArrayLike, level: fl
 
 
 def t_p_value(mean: ArrayLike, stderr: ArrayLike, df: ArrayLike) -> Floats:
-    """Two-sided p-value of a mean difference against 0; 1 when nothing differs, 0 when all differ equally."""
+    """Two-sided p-value of a mean difference against 0; 1 when nothing differs, 0 when all differ equally.
+
+    NaN where the standard error is.
+    """
     m, s, d = (np.asarray(x, dtype=np.float64) for x in (mean, stderr, df))
     t = np.divide(np.abs(m), s, out=np.full_like(m, np.inf), where=s > 0)
-    return np.where((s == 0) & (m == 0), 1.0, 2.0 * stdtr(np.maximum(d, 1), -t))
+    p = np.where((s == 0) & (m == 0), 1.0, 2.0 * stdtr(np.maximum(d, 1), -t))
+    return np.where(np.isnan(s), np.nan, p)
 
 
 def standard_error(n: ArrayLike, sum_of_squares: ArrayLike, clusters: ArrayLike, cluster_squares: ArrayLike) -> Floats:

@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from retain_core.canonical import canonical_json, digest
 from retain_core.errors import InputError, RetainError
 
@@ -58,8 +60,8 @@ class Draft:
 class Store:
     """The artifacts of one home."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, read_only: bool = False) -> None:
+        self.root, self._read_only = root, read_only
         self.damaged: list[str] = []
         """What was found damaged and set aside, one sentence each, since this object was made."""
 
@@ -127,12 +129,29 @@ class Store:
             # Another writer published the same key first: the content is the same by construction.
 
     def _quarantine(self, kind: str, key: str, problem: str) -> None:
+        if self._read_only:
+            self.damaged.append(f"{kind}/{key}: {problem}; the next run will recompute it")
+            return
         folder = self.root / ".quarantine"
         folder.mkdir(parents=True, exist_ok=True)
         number = sum(1 for _ in folder.iterdir())
         aside = folder / f"{kind}-{key}-{number}"
         self.path(kind, key).rename(aside)
         self.damaged.append(f"{kind}/{key}: {problem}; set aside as {aside}, will be recomputed")
+
+
+@contextlib.contextmanager
+def lock_home(home: Path) -> Iterator[None]:
+    """Be the only writer of a home. Raises InputError when another process is."""
+    lock = FileLock(home / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another retain is writing to {home}; wait for it to end, or choose another RETAIN_HOME") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def key_of(inputs: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from retain_core.canonical import digest
 from retain_core.errors import InputError
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
-from retain_core.methods import CONTROLS, NAMED, Method, control
+from retain_core.methods import CONTROLS, NAMED, Method, check_rates, check_seeds, control
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
@@ -200,9 +200,12 @@ class Study(_Model):
     @field_validator("learning_rates")
     @classmethod
     def _rates(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(rate < 0 for rate in value):
-            raise ValueError("a learning rate cannot be negative")
-        return value
+        return check_rates(value)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return check_seeds(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:

@@ -86,9 +86,10 @@ def _experiment(client: Any, config: Settings, study: str) -> str:
 
 def _run(client: Any, experiment: str, key: str, name: str, tags: dict[str, str]) -> tuple[str, bool]:
     """The run with this key, made if it is not there: (run id, whether it is new)."""
-    found = client.search_runs([experiment], f"tags.`retain.key` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id), False
+    for run in client.search_runs([experiment], f"tags.`retain.key` = '{key}'"):
+        if run.info.status == "FINISHED":
+            return str(run.info.run_id), False
+        client.delete_run(run.info.run_id)  # a writer was stopped in the middle: begin anew, without doubles
     run = client.create_run(experiment, tags={"mlflow.runName": name, "retain.key": key, **tags})
     return str(run.info.run_id), True
 
@@ -102,10 +103,10 @@ def _tags(plan: StudyPlan, spec_hash: str) -> dict[str, str]:
 
 
 def _log_parent(client: Any, experiment: str, plan: StudyPlan, spec_hash: str, con: duckdb.DuckDBPyConnection) -> str:
-    key = digest([plan.study.study, spec_hash])
-    run, new = _run(client, experiment, key, f"study {plan.study.study}", _tags(plan, spec_hash))
-    if not new:
-        client.update_run(run, status="RUNNING")
+    run, new = _run(
+        client, experiment, digest([plan.study.study, spec_hash]), f"study {plan.study.study}", _tags(plan, spec_hash)
+    )
+    client.update_run(run, status="RUNNING")
     base = f"{plan.study.study}/base"
     rows = con.execute("SELECT benchmark, metric, score FROM scores WHERE checkpoint = ?", [base]).fetchall()
     points = [_Point(f"eval/{b}/{m}", score, 0) for b, m, score in rows]
@@ -113,7 +114,8 @@ def _log_parent(client: Any, experiment: str, plan: StudyPlan, spec_hash: str, c
         _Point(f"base/pass_at_{k}", v, 0)
         for k, v in con.execute("SELECT k, pass_at_k FROM support WHERE study = ?", [plan.study.study]).fetchall()
     ]
-    _log_points(client, run, points)
+    if new:
+        _log_points(client, run, points)
     client.log_dict(run, plan.study.model_dump(mode="json"), "study.json")
     note = f"What did teaching {plan.study.target} cost {plan.study.base.model}? One child run per arm."
     client.set_tag(run, "mlflow.note.content", note)
@@ -128,7 +130,10 @@ def _log_arm(
         **_tags(plan, spec_hash), "retain.arm": spec.arm, "retain.method": spec.method, "retain.seed": str(spec.seed),
         "mlflow.parentRunId": parent,
     }  # fmt: skip
-    run, new = _run(client, experiment, digest([spec.arm, spec.key]), spec.arm.split("/", 1)[1], tags)
+    # What is averaged into drop is part of a run's identity: another set of benchmarks is another run.
+    study = plan.study
+    key = digest([spec.arm, spec.key, study.target, [r.model_dump() for r in study.retention], study.probes])
+    run, new = _run(client, experiment, key, spec.arm.split("/", 1)[1], tags)
     if not new:
         client.set_tag(run, "mlflow.parentRunId", parent)
         return

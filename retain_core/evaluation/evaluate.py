@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retain_core.arms import ArmSpec, computed_by
+from retain_core.arms import LAB_TEMPLATE, ArmSpec, computed_by
 from retain_core.canonical import digest
 from retain_core.evaluation.answers import write_answers
 from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS
-from retain_core.lab.vocabulary import CHAT_TEMPLATE
 from retain_core.store import Artifact, Store, key_of
 
 EVALUATION_VERSION = 1
@@ -41,25 +40,29 @@ class EvaluationPlan:
         return key_of(self.inputs)
 
 
-def evaluation_settings(benchmark: str, dataset_key: str, threads: int) -> dict[str, Any]:
+def evaluation_settings(benchmark: str, dataset_key: str, threads: int, chat_template: str) -> dict[str, Any]:
     """Everything that can change a score of this benchmark without changing the model."""
     known = BENCHMARKS[benchmark]
     return {
         "harness": known.harness_name, "metrics": list(known.metrics), "items": f"{dataset_key}/{benchmark}",
         "backend": "transformers", "dtype": "float32", "batch_size": BATCH_SIZE, "threads": threads,
-        "chat_template": digest(CHAT_TEMPLATE, 16), "decoding": "greedy, 16 new tokens",
+        "chat_template": chat_template, "decoding": "greedy, 16 new tokens",
         "evaluation_version": EVALUATION_VERSION, **computed_by("torch", "transformers", "lm_eval"),
     }  # fmt: skip
 
 
 def evaluation_plans(spec: ArmSpec, step: int) -> list[EvaluationPlan]:
     """The evaluations of one checkpoint of an arm."""
-    return plans_of(spec.checkpoint_identity(step), spec.benchmarks, spec.dataset_key, spec.threads)
+    return plans_of(spec.checkpoint_identity(step), spec.benchmarks, spec.dataset_key, spec.threads, spec.chat_template)
 
 
-def plans_of(checkpoint: dict[str, Any], benchmarks: Sequence[str], dataset_key: str, threads: int) -> list[EvaluationPlan]:
+def plans_of(
+    checkpoint: dict[str, Any], benchmarks: Sequence[str], dataset_key: str, threads: int, chat_template: str = LAB_TEMPLATE
+) -> list[EvaluationPlan]:
     """The evaluations of one checkpoint on several benchmarks."""
-    return [EvaluationPlan(checkpoint, name, evaluation_settings(name, dataset_key, threads)) for name in benchmarks]
+    return [
+        EvaluationPlan(checkpoint, name, evaluation_settings(name, dataset_key, threads, chat_template)) for name in benchmarks
+    ]
 
 
 class Evaluator:

@@ -19,6 +19,7 @@ from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import build_tokenizer
 from retain_core.lab.world import World
 from retain_core.store import Artifact, Store, key_of
+from retain_core.training.encode import IGNORED, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -118,7 +119,7 @@ class _Mixture:
         # Word by word what the chat template renders (a test holds the two equal); ten times faster.
         asked = [self._words[w] for w in ("<|user|>", *prompt.split(), "<|assistant|>")]
         answered = [self._words[w] for w in (*answer.split(), "<|end|>")]
-        return {"input_ids": asked + answered, "labels": [-100] * len(asked) + answered}
+        return {"input_ids": asked + answered, "labels": [IGNORED] * len(asked) + answered}
 
 
 class _Collator:
@@ -128,13 +129,5 @@ class _Collator:
         self._pad = tokenizer.pad_token_id
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
-        import torch
-
-        longest = max(len(row["input_ids"]) for row in rows)
-
-        def padded(name: str, filler: int) -> Any:
-            return torch.tensor([row[name] + [filler] * (longest - len(row[name])) for row in rows])
-
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-        mask = (torch.arange(longest)[None, :] < lengths[:, None]).long()
-        return {"input_ids": padded("input_ids", self._pad), "labels": padded("labels", -100), "attention_mask": mask}
+        ids, labels, mask = padded(rows, self._pad)
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}

@@ -99,7 +99,7 @@ def parse(answer: str) -> tuple[Numbers, tuple[str, ...], int | None] | None:
             return None
         cut = words.index("=")
         value, words = words[cut + 1 :], words[1:cut]
-        if not value or not all(w.isdecimal() and len(w) == 1 for w in value):
+        if not value or value[0] == "0" or not all(w.isdecimal() and len(w) == 1 for w in value):
             return None
         claimed = int("".join(value))
     numbers: list[int] = []

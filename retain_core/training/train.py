@@ -23,6 +23,8 @@ class TrainingRecord:
     unique_prompts: int
     tokens_trained: int
     tokens_generated: int
+    style_distance: float | None = None
+    """The base's loss on the first training text, in nats per token; None where the policy writes the text."""
     seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
     distances: dict[int, tuple[float, float | None]] = field(default_factory=dict)
@@ -68,7 +70,7 @@ def _expert_sft(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarg
     from datasets import Dataset
     from trl import SFTTrainer
 
-    from retain_core.training.encode import IGNORED, encode_exchanges
+    from retain_core.training.encode import IGNORED, encode_exchanges, loss_per_token
 
     sequences = spec.updates * spec.sequences_per_update
     exchanges = target.expert(spec.config, seed=spec.seed or 0, count=sequences)
@@ -79,7 +81,8 @@ def _expert_sft(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarg
     )  # fmt: skip
     trained = sum(label != IGNORED for row in rows for label in row["labels"])
     unique = len({prompt for prompt, _ in exchanges})
-    return trainer, lambda _: TrainingRecord(spec.updates, sequences, unique, trained, 0)
+    style = loss_per_token(trainer.model, rows, tokenizer.pad_token_id)
+    return trainer, lambda _: TrainingRecord(spec.updates, sequences, unique, trained, 0, style)
 
 
 def _own_sft(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
@@ -88,20 +91,21 @@ def _own_sft(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarget,
     from retain_core.training.trainers import SelfSamplingSFTTrainer
 
     rounds = spec.config.get("rounds", 1)
-    refresh_every = -(-spec.updates // rounds)
+    refreshes = {round(i * spec.updates / rounds) for i in range(rounds)}
+    longest_round = -(-spec.updates // rounds)
     sequences = spec.updates * spec.sequences_per_update
     placeholder = {"input_ids": [tokenizer.eos_token_id], "labels": [tokenizer.eos_token_id]}
     trainer = SelfSamplingSFTTrainer(
         model=str(base), args=configs.sft_config(max_length=MAX_LENGTH, **common), processing_class=tokenizer,
         train_dataset=Dataset.from_list([placeholder] * sequences), problems=target.problems(spec.seed or 0),
-        refresh_every=refresh_every,
-        samples_per_refresh=refresh_every * spec.sequences_per_update * spec.config["oversample"],
+        refreshes=refreshes,
+        samples_per_refresh=longest_round * spec.sequences_per_update * spec.config["oversample"],
         temperature=spec.config["temperature"], max_new_tokens=MAX_NEW_TOKENS, sampling_seed=spec.seed or 0,
     )  # fmt: skip
 
     def count(done: SelfSamplingSFTTrainer) -> TrainingRecord:
         unique = len(done.prompts_trained)
-        return TrainingRecord(spec.updates, sequences, unique, done.tokens_trained, done.tokens_generated)
+        return TrainingRecord(spec.updates, sequences, unique, done.tokens_trained, done.tokens_generated, done.style_distance)
 
     return trainer, count
 

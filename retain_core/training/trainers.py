@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer, SFTTrainer
 
 from retain_core.errors import RetainError
-from retain_core.training.encode import IGNORED, encode_exchanges
+from retain_core.training.encode import IGNORED, encode_exchanges, loss_per_token
 from retain_core.training.sampling import sample_answers
 from retain_core.training.target import Problem
 
@@ -35,7 +35,7 @@ class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]
 
 
 class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFT on the model's own right answers, drawn anew every `refresh_every` updates.
+    """SFT on the model's own right answers, drawn anew at the updates in `refreshes`.
 
     One refresh at the start is Self-SFT, several are Iterative-SFT: the loss is the same, only the
     age of the samples differs. Each refresh samples `samples_per_refresh` fresh prompts once; the
@@ -47,7 +47,7 @@ class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         problems: Iterator[Problem],
-        refresh_every: int,
+        refreshes: set[int],
         samples_per_refresh: int,
         temperature: float,
         max_new_tokens: int,
@@ -56,20 +56,22 @@ class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, **kwargs)
         self._problems = problems
-        self._refresh_every = refresh_every
+        self._refreshes = refreshes
         self._samples_per_refresh = samples_per_refresh
         self._temperature, self._max_new_tokens = temperature, max_new_tokens
         self._order = random.Random(f"pool {sampling_seed}")
-        self._pool: list[dict[str, list[int]]] = []
-        self._queue: list[dict[str, list[int]]] = []
+        self._pool: list[tuple[str, dict[str, list[int]]]] = []
+        self._queue: list[tuple[str, dict[str, list[int]]]] = []
         self.prompts_trained: set[str] = set()
+        self.style_distance: float | None = None
+        """The base's loss on the first pool, in nats per token."""
         self.tokens_generated = 0
         self.tokens_trained = 0
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """Batches from the pool in place of the data loader's, and how many tokens carry loss in them."""
         placeholders, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.state.global_step % self._refresh_every == 0:
+        if self.state.global_step in self._refreshes:
             self._refresh()
         batches = [self.data_collator([self._draw() for _ in range(self.args.train_batch_size)]) for _ in placeholders]
         trained = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
@@ -96,15 +98,19 @@ class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 "the base has too little support on the target"
             )
         self.tokens_generated += sum(tokens for _, _, tokens in answers)
-        self.prompts_trained.update(prompt for prompt, _ in right)
-        self._pool = encode_exchanges(self.processing_class, right)
+        rows = encode_exchanges(self.processing_class, right)
+        if self.style_distance is None:
+            self.style_distance = loss_per_token(self.model, rows, self.processing_class.pad_token_id)
+        self._pool = [(prompt, row) for (prompt, _), row in zip(right, rows, strict=True)]
         self._queue = []
         self.log({"pool": float(len(right)), "reward": len(right) / len(problems)})
 
     def _draw(self) -> dict[str, list[int]]:
         if not self._queue:
             self._queue = self._order.sample(self._pool, len(self._pool))
-        return self._queue.pop()
+        prompt, row = self._queue.pop()
+        self.prompts_trained.add(prompt)
+        return row
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]

@@ -8,9 +8,7 @@ again gives equal content.
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from retain_core.store import Artifact
 from retain_core.study import Study
 from retain_core.warehouse.compare import store_comparisons
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
 _STUDY_TABLES = ("studies", "study_benchmarks", "arms", "checkpoints", "support", "named_evaluations")
@@ -97,8 +95,8 @@ def _evaluations(plan: StudyPlan) -> list[tuple[str, EvaluationPlan, Artifact]]:
     base = f"{plan.study.study}/base"
     found = [(base, p, a) for p, a in plan.base_evaluations]
     for arm in plan.arms:
-        for step, pairs in arm.evaluations.items():
-            found += [(arm.spec.checkpoint(step), p, a) for p, a in pairs]
+        for step in arm.evaluated_steps:
+            found += [(arm.spec.checkpoint(step), p, a) for p, a in arm.evaluations[step]]
     return [(checkpoint, p, a) for checkpoint, p, a in found if a is not None]
 
 
@@ -185,7 +183,7 @@ def _replace_study(con: duckdb.DuckDBPyConnection, plan: StudyPlan, revisions: l
     base = f"{study.study}/base"
     rows: list[list[Any]] = [[base, base, study.study, 0, None, None, True, 0.0, 0.0]]
     for arm in plan.arms:
-        rows += [_checkpoint_row(arm, step) for step in arm.spec.steps if any(a for _, a in arm.evaluations[step])]
+        rows += [_checkpoint_row(arm, step) for step in arm.evaluated_steps]
     _insert(con, "checkpoints", rows)
     if plan.support:
         pass_at = plan.support.meta["pass_at"]
@@ -217,7 +215,7 @@ def _base_row(plan: StudyPlan) -> list[Any]:
     init_seed = plan.base.lab.seed if plan.base.lab else None
     return [
         base, study.study, base, study.target, "base", "none", "base", canonical_json(study.base), None, None, None,
-        init_seed, None, None, "done" if plan.base_ready else "missing", None, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, None,
+        init_seed, None, None, "done" if plan.base_ready else "missing", None, 0, 0, 0, 0, 0, None, 0.0, 0.0, 0.0, None,
         weights.created_at if weights else None, plan.base.fingerprint,
     ]  # fmt: skip
 
@@ -232,7 +230,7 @@ def _arm_row(plan: StudyPlan, arm: PlannedArm, errors: dict[str, str]) -> list[A
         canonical_json({**spec.config, "updates": spec.updates, "sequences_per_update": spec.sequences_per_update}),
         spec.learning_rate, spec.seed, spec.seed, init_seed, spec.seed, None, status, errors.get(spec.arm),
         meta.get("updates"), meta.get("sequences"), meta.get("unique_prompts"), meta.get("tokens_trained"),
-        meta.get("tokens_generated"), meta.get("seconds"), path, distance, git_sha(),
+        meta.get("tokens_generated"), meta.get("style_distance"), meta.get("seconds"), path, distance, meta.get("git_sha"),
         arm.record.created_at if arm.record else None, spec.key,
     ]  # fmt: skip
 
@@ -254,15 +252,3 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[list[Any]]) -
     shape = json.dumps([dict(zip(columns, types, strict=True))])
     records = json.dumps([dict(zip(columns, row, strict=True)) for row in rows])
     con.execute(f"INSERT INTO {table} SELECT unnest(from_json(?::JSON, '{shape}'), recursive := true)", [records])
-
-
-@lru_cache(maxsize=1)
-def git_sha() -> str | None:
-    """The commit of the code, None outside a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

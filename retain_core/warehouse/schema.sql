@@ -12,7 +12,7 @@ CREATE TABLE arms (
     arm VARCHAR, study VARCHAR, base VARCHAR, target VARCHAR, method VARCHAR, algorithm VARCHAR, role VARCHAR,
     config JSON, learning_rate DOUBLE, seed INTEGER, data_seed INTEGER, init_seed INTEGER, sampling_seed INTEGER,
     evaluation_seed INTEGER, status VARCHAR, error VARCHAR, updates INTEGER, sequences BIGINT, unique_prompts BIGINT,
-    tokens_trained BIGINT, tokens_generated BIGINT, seconds DOUBLE, path_length DOUBLE, weight_distance DOUBLE,
+    tokens_trained BIGINT, tokens_generated BIGINT, style_distance DOUBLE, seconds DOUBLE, path_length DOUBLE, weight_distance DOUBLE,
     git_sha VARCHAR, created_at TIMESTAMP, artifact VARCHAR
 );
 CREATE TABLE checkpoints (

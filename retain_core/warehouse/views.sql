@@ -70,16 +70,17 @@ JOIN answers ay ON ay.evaluation_id = bs.evaluation_id AND ay.item = y.item AND 
 JOIN items i ON i.benchmark = g.benchmark AND i.item = x.item
 WHERE g.metric = g.study_metric AND g.lost IS NOT NULL AND x.score <> y.score;
 
--- The last checkpoint of every arm. Every seed's value is listed; there is no interval over seeds here.
+-- The last checkpoint of every finished arm. Every seed's value is listed; there is no interval over seeds here.
 CREATE VIEW method_summary AS
 WITH last AS (
-    SELECT *, row_number() OVER (PARTITION BY arm ORDER BY step DESC) AS back FROM gain_drop WHERE method <> 'base'
+    SELECT g.*, a.style_distance, row_number() OVER (PARTITION BY g.arm ORDER BY g.step DESC) AS back
+    FROM gain_drop g JOIN arms a USING (arm) WHERE a.role <> 'base' AND a.status = 'done'
 )
 SELECT study, base, target, method, learning_rate, count(*) AS arms, count(DISTINCT seed) AS seeds,
        avg(gain) AS gain, CAST(NULL AS DOUBLE) AS gain_low, CAST(NULL AS DOUBLE) AS gain_high,
        avg("drop") AS "drop", CAST(NULL AS DOUBLE) AS drop_low, CAST(NULL AS DOUBLE) AS drop_high,
        avg(drop_far) AS drop_far, avg(gain_exact) AS gain_exact,
-       list(gain ORDER BY seed) AS gain_by_seed, list("drop" ORDER BY seed) AS drop_by_seed, role,
+       avg(style_distance) AS style_distance, list(gain ORDER BY seed) AS gain_by_seed, list("drop" ORDER BY seed) AS drop_by_seed, role,
        'last checkpoint of every seed, all items' AS rule
 FROM last WHERE back = 1
 GROUP BY study, base, target, method, learning_rate, role;

@@ -49,8 +49,8 @@ def one_policy_step(plan, tmp_path, trainer_class, rewards, **dials):
 
     from transformers import AutoTokenizer
 
-    def reward(prompts, **_):
-        return rewards[: len(prompts)]
+    def reward(completion_ids, **_):
+        return rewards(completion_ids) if callable(rewards) else rewards[: len(completion_ids)]
 
     trainer = Watched(
         model=str(plan.base_path), args=configs.grpo_config(config, 14, **common), reward_funcs=reward,
@@ -64,18 +64,33 @@ def one_policy_step(plan, tmp_path, trainer_class, rewards, **dials):
 REWARDS = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
 
 
-def test_reinforce_weighs_by_the_raw_reward(smoke_plan, tmp_path):
-    inputs, _ = one_policy_step(smoke_plan, tmp_path, ReinforceTrainer, REWARDS)
-    assert sorted(inputs["advantages"].tolist()) == sorted(REWARDS)
+def by_content(completion_ids) -> list[float]:
+    """A reward that anyone can recompute from the tokens of a completion."""
+    return [float(sum(ids) % 3 == 0) for ids in completion_ids]
+
+
+def rewards_in_the_batch(inputs) -> list[float]:
+    masked = zip(inputs["completion_ids"].tolist(), inputs["completion_mask"].tolist(), strict=True)
+    return by_content([[t for t, kept in zip(ids, mask, strict=True) if kept] for ids, mask in masked])
+
+
+def test_reinforce_weighs_every_sample_by_its_raw_reward(smoke_plan, tmp_path):
+    inputs, _ = one_policy_step(smoke_plan, tmp_path, ReinforceTrainer, by_content)
+    rewards = rewards_in_the_batch(inputs)
+    assert len(set(rewards)) == 2
+    assert inputs["advantages"].tolist() == rewards
 
 
 def test_grpo_advantages_by_hand(smoke_plan, tmp_path):
-    inputs, _ = one_policy_step(smoke_plan, tmp_path, GRPOTrainer, REWARDS)
-    expected = []
-    for group in (REWARDS[i : i + 4] for i in range(0, 16, 4)):
-        values = torch.tensor(group)
-        expected += ((values - values.mean()) / (values.std() + 1e-4)).tolist()
-    assert sorted(inputs["advantages"].tolist()) == pytest.approx(sorted(expected), abs=1e-6)
+    inputs, _ = one_policy_step(smoke_plan, tmp_path, GRPOTrainer, by_content)
+    rewards, prompts = rewards_in_the_batch(inputs), [tuple(p) for p in inputs["prompt_ids"].tolist()]
+    assert len(set(rewards)) == 2
+    for prompt in set(prompts):
+        rows = [i for i, other in enumerate(prompts) if other == prompt]
+        assert len(rows) == 4
+        values = torch.tensor([rewards[i] for i in rows])
+        expected = ((values - values.mean()) / (values.std() + 1e-4)).tolist()
+        assert [float(inputs["advantages"][i]) for i in rows] == pytest.approx(expected, abs=1e-6)
 
 
 def test_equal_rewards_carry_no_gradient(smoke_plan, tmp_path):
@@ -164,9 +179,18 @@ def test_self_sampling_refreshes_as_often_as_it_says(smoke_plan, tmp_path, monke
     refreshes = [point["step"] for point in record.curve if point["name"] == "pool"]
     assert refreshes == [0, 2][:rounds]
     assert record.sequences == 64
-    assert 0 < record.unique_prompts <= 128
+    assert 0 < record.unique_prompts <= 64
+    assert record.style_distance > 0
     assert record.tokens_trained > 0
     assert record.tokens_generated > 0
+
+
+def test_style_distance_is_the_bases_loss_on_the_text(smoke_plan, tmp_path):
+    distance = {}
+    for name in ("sft", "sft_in_style", "base_mixture"):
+        arm = spec(smoke_plan, tmp_path, name, updates=1)
+        distance[name] = train(arm, smoke_plan.base_path, tmp_path / name).style_distance
+    assert distance["sft"] > distance["sft_in_style"] > distance["base_mixture"] > 0
 
 
 def test_no_right_sample_is_said_clearly(smoke_plan, tmp_path, monkeypatch):

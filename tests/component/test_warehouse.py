@@ -172,3 +172,74 @@ def test_unlike_settings_refuse_to_compare_and_say_what_differs(home):
         con.execute("DELETE FROM comparisons")
         with pytest.raises(RetainError, match=r"addition.*unlike settings: batch_size \(8 against 400\)"):
             store_comparisons(con, "smoke")
+
+
+def spoil_and_compare(home, statements):
+    """Change stored scores, compute what follows from them anew, and return the connection."""
+    con = duckdb.connect(str(home / "warehouse.duckdb"))
+    for statement in statements:
+        con.execute(statement)
+    con.execute("DELETE FROM comparisons")
+    con.execute("DELETE FROM evaluation_scores")
+    store_comparisons(con, "smoke")
+    return con
+
+
+def set_scores(checkpoint: str, benchmark: str, metric: str, score: float, items: int) -> str:
+    return f"""UPDATE sample_scores SET score = {score}
+        WHERE metric_id = (SELECT metric_id FROM metrics WHERE metric = '{metric}')
+        AND evaluation_id = (SELECT evaluation_id FROM named_evaluations WHERE evaluation = '{checkpoint}/{benchmark}')
+        AND item IN (SELECT item FROM items WHERE benchmark = '{benchmark}' AND doc_id < {items})"""
+
+
+def test_gain_is_positive_when_the_target_improves(home):
+    arm = "smoke/grpo-lr1e-3-s0"
+    changes = [
+        set_scores("smoke/base", "countdown", "acc", 0, 400), set_scores(f"{arm}@4", "countdown", "acc", 0, 400),
+        set_scores(f"{arm}@4", "countdown", "acc", 1, 100), set_scores("smoke/base", "countdown", "exact", 0.1, 400),
+        set_scores(f"{arm}@4", "countdown", "exact", 0.4, 400), set_scores("smoke/base", "addition", "acc", 1, 400),
+        set_scores(f"{arm}@4", "addition", "acc", 1, 400), set_scores(f"{arm}@4", "addition", "acc", 0, 40),
+    ]  # fmt: skip
+    with spoil_and_compare(home, changes) as con:
+        row = con.execute("SELECT gain, gain_exact FROM gain_drop WHERE arm = ? AND step = 4", [arm]).fetchone()
+        assert row == pytest.approx((0.25, 0.3))
+        addition = con.execute(
+            "SELECT \"drop\", lost, gained FROM forgetting WHERE arm = ? AND step = 4 AND benchmark = 'addition'", [arm]
+        ).fetchone()
+        assert addition == pytest.approx((0.1, 40, 0))
+        summary = con.execute("SELECT gain FROM method_summary WHERE method = 'grpo'").fetchone()
+        assert summary == pytest.approx((0.25,))
+
+
+@pytest.mark.parametrize(
+    ("control", "benchmark", "score", "passed"),
+    [
+        ("learning_rate_0", "addition", None, True), ("learning_rate_0", "addition", 1, False),
+        ("constant_reward", "places", None, True), ("constant_reward", "places", 0, False),
+        ("base_mixture", "addition", None, True), ("base_mixture", "places", 0, False),
+        ("style_placebo", "addition", 0, True), ("style_placebo", "countdown", 1, False),
+    ],
+)  # fmt: skip
+def test_every_control_can_pass_and_can_fail(home, control, benchmark, score, passed):
+    checkpoint = "smoke/learning_rate_0-lr0-s0@4"
+    changes = [f"UPDATE arms SET method = '{control}' WHERE role = 'control'"]
+    if score is not None:
+        changes.append(set_scores(checkpoint, benchmark, "acc", score, 400))
+    with spoil_and_compare(home, changes) as con:
+        assert con.execute("SELECT control, passed FROM controls").fetchall() == [(control, passed)]
+
+
+def test_a_half_evaluated_checkpoint_is_shown_nowhere(home, smoke_study, smoke_plan):
+    import shutil
+
+    arm = next(a for a in smoke_plan.arms if a.spec.method == "sft")
+    lost = next(p for p, _ in arm.evaluations[4] if p.benchmark == "addition")
+    shutil.rmtree(home / "artifacts" / "evaluation" / lost.key)
+    (home / "warehouse.duckdb").unlink()
+    with open_study(load_study(smoke_study), settings_at(home)) as running:
+        load_warehouse(running, {arm.spec.arm: "killed"})
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        steps = con.execute("SELECT step FROM gain_drop WHERE arm = ? ORDER BY 1", [arm.spec.arm]).fetchall()
+        assert steps == [(2,)]
+        assert con.execute("SELECT count(*) FROM method_summary WHERE method = 'sft'").fetchone() == (0,)
+        assert con.execute("SELECT status, error FROM arms WHERE arm = ?", [arm.spec.arm]).fetchone() == ("failed", "killed")

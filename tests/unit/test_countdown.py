@@ -60,7 +60,20 @@ def test_verifier_accepts_exactly_the_valid_answers(problem):
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "1", "+", "1 + + 2", "answer 1 + 2", "1 + 2 = 3", "answer 1 + 2 =", "0 1 + 2", "one + 2", "1 + 2 +", "= 3"],
+    [
+        "",
+        "1",
+        "+",
+        "1 + + 2",
+        "answer 1 + 2",
+        "1 + 2 = 3",
+        "answer 1 + 2 = 0 3",
+        "answer 1 + 2 =",
+        "0 1 + 2",
+        "one + 2",
+        "1 + 2 +",
+        "= 3",
+    ],
 )
 def test_what_is_no_expression_is_wrong_and_does_not_raise(answer):
     assert not countdown.verify(answer, (1, 2), 3)

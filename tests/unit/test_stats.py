@@ -78,5 +78,9 @@ def test_nothing_differs():
     assert float(stats.t_p_value(0.0, error, 49)) == 1.0
 
 
+def test_without_a_standard_error_there_is_no_p_value():
+    assert np.isnan(stats.t_p_value(0.3, np.nan, 4))
+
+
 def test_one_item_has_no_interval():
     assert np.isnan(stats.standard_error(*moments([1.0])))
