@@ -7,8 +7,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from retain_core import stats
 from retain_core.errors import RetainError
+from retain_core.stats import paired as stats
 
 _MOMENTS = """
 WITH x AS ({rows}), m AS (

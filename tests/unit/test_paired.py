@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 
-from retain_core import stats
+from retain_core.stats import paired as stats
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
