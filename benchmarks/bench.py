@@ -1,6 +1,6 @@
 """`make bench`: what retain costs beside doing the same without it. Ratios from interleaved pairs.
 
-python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation]
+python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation|resampling]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.pairs import HEAD, Row, compare
+from benchmarks.resampling import resampling
 from retain_core import workers
 from retain_core.run import open_study, run_all
 from retain_core.settings import Settings, settings
@@ -153,12 +154,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--only", choices=["warm", "flow", "evaluation"])
+    parser.add_argument("--only", choices=["warm", "flow", "evaluation", "resampling"])
     chosen = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     folder = Path(tempfile.mkdtemp(prefix="retain-bench-"))
     rows = []
     try:
+        if chosen.only in (None, "resampling"):
+            rows += resampling(chosen.pairs)
         if chosen.only in (None, "evaluation"):
             rows.append(evaluation(chosen.pairs, folder))
         if chosen.only in (None, "warm"):
