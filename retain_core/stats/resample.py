@@ -44,7 +44,7 @@ def resampled_ratio_means(sums: ArrayLike, sizes: ArrayLike, resamples: int, rng
 def cluster_totals(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Floats]:
     """Sum of the values and number of items in each cluster, in the order of the sorted cluster names."""
     _, member = np.unique(np.asarray(clusters), return_inverse=True)
-    sums: Floats = np.bincount(member, np.asarray(values, dtype=np.float64))
+    sums = np.bincount(member, weights=np.asarray(values, dtype=np.float64))
     return sums, np.bincount(member).astype(np.float64)
 
 
