@@ -45,7 +45,7 @@ def cluster_totals(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Floa
     """Sum of the values and number of items in each cluster, in the order of the sorted cluster names."""
     _, member = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(member, weights=np.asarray(values, dtype=np.float64))
-    return sums, np.bincount(member).astype(np.float64)
+    return sums.astype(np.float64, copy=False), np.bincount(member).astype(np.float64)
 
 
 def percentile_interval(resampled: ArrayLike, level: float = 0.95) -> tuple[float, float]:
