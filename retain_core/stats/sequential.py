@@ -96,7 +96,7 @@ def _crossing(earlier: list[float], information: Sequence[float], bound: float) 
 
 
 def _step(before: float, after: float) -> tuple[float, float]:
-    """Drift and scale: z at the next look given z now is normal with mean z * drift / scale and standard deviation 1 / scale."""
+    """Drift and scale: given z now, the next z is normal with mean z * drift / scale and deviation 1 / scale."""
     return float(np.sqrt(before / (after - before))), float(np.sqrt(after / (after - before)))
 
 
