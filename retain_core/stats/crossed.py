@@ -209,7 +209,7 @@ def mean_drop_interval(
     other arms over the same benchmarks.
     """
     own = mean_components(matrices, clusters)
-    if (few := _too_few(clusters)) is not None:
+    if (few := too_few_clusters(clusters)) is not None:
         return refused(own.mean, few, own.seeds, own.n)
     items = (own.ms_items / (own.n * own.seeds), own.df_items)
     return interval_over_seeds(own.mean, items, [(own, others)], level, alone=THIS_SEED)
@@ -248,7 +248,7 @@ def contrast_interval(
     of_a, of_b = mean_components(first, clusters), mean_components(second, clusters)
     if of_a.n != of_b.n or [len(x) for x in first] != [len(y) for y in second]:
         raise ValueError("a contrast needs the same items of the same benchmarks on both sides")
-    if (few := _too_few(clusters)) is not None:
+    if (few := too_few_clusters(clusters)) is not None:
         return refused(of_b.mean - of_a.mean, few, min(of_a.seeds, of_b.seeds), of_a.n)
     difference = [y.mean(axis=1, keepdims=True) - x.mean(axis=1, keepdims=True) for x, y in zip(first, second, strict=True)]
     both = mean_components(difference, clusters)
@@ -308,7 +308,8 @@ def refused(estimate: float, reason: str, seeds: int, n: int) -> Interval:
     return Interval(estimate, missing, missing, missing, missing, reason, seeds, n)
 
 
-def _too_few(clusters: Sequence[Labels | None] | None) -> str | None:
+def too_few_clusters(clusters: Sequence[Labels | None] | None) -> str | None:
+    """Why there is no interval, if a benchmark has fewer than 20 clusters."""
     counts = [len(np.unique(np.asarray(labels))) for labels in clusters or () if labels is not None]
     if min(counts, default=FEWEST_CLUSTERS) >= FEWEST_CLUSTERS:
         return None
