@@ -32,8 +32,10 @@ def study(study: Study) -> None:
 
         names = running.missing_arms
         with run.progress(running):
+            floor = steps.measure_floor.submit(running)
             arms = steps.train_and_evaluate_arm.map(unmapped(running), names)
-            wait([mlflow, *arms])
+            wait([mlflow, floor, *arms])
+        floor.result()
         errors = {name: arm.result() for name, arm in zip(names, arms, strict=True) if arm.result()}
 
         steps.load_warehouse(running, errors)

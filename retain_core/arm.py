@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from retain_core.arms import ArmSpec, weights_key
-from retain_core.evaluation.evaluate import EvaluationPlan, Evaluator, evaluation_plans
+from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
 from retain_core.provenance import git_sha
 from retain_core.settings import settings
 from retain_core.store import Store, lock_home
@@ -34,10 +34,10 @@ def run_arm(spec: ArmSpec, store: Store) -> None:
 
     torch.set_num_threads(spec.threads)
     missing = {
-        step: [plan for plan in evaluation_plans(spec, step) if store.find("evaluation", plan.key) is None]
-        for step in spec.steps
+        step: [plan for plan in checkpoint_plans(spec, step) if store.find(plan.kind, plan.key) is None] for step in spec.steps
     }
-    evaluator = Evaluator(store, store.get("dataset", spec.dataset_key))
+    base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
+    evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base)
     if not spec.trained:
         evaluator.evaluate(Path(spec.config["model"]), missing[spec.steps[0]])
         return
@@ -46,12 +46,12 @@ def run_arm(spec: ArmSpec, store: Store) -> None:
     (store.root / ".drafts").mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"arm-{spec.key[:8]}-", dir=store.root / ".drafts"))
     try:
-        _train_and_evaluate(spec, store, evaluator, missing, work)
+        _train_and_evaluate(spec, store, evaluator, missing, base, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: dict[int, list[EvaluationPlan]]) -> bool:
+def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: dict[int, list[Plan]]) -> bool:
     """Make good missing evaluations from weights that are still there; False when some are not."""
     wanted = {step for step, plans in missing.items() if plans} | set(spec.kept_steps())
     weights = {step: store.find("weights", weights_key(spec, step)) for step in wanted}
@@ -64,11 +64,10 @@ def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: d
 
 
 def _train_and_evaluate(
-    spec: ArmSpec, store: Store, evaluator: Evaluator, missing: dict[int, list[EvaluationPlan]], work: Path
+    spec: ArmSpec, store: Store, evaluator: Evaluator, missing: dict[int, list[Plan]], base: Path, work: Path
 ) -> None:
     from retain_core.training.train import train
 
-    base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
     record = train(spec, base, work)
     for step in spec.steps:
         if missing[step]:

@@ -52,6 +52,7 @@ class ArmSpec(BaseModel):
     updates: int
     sequences_per_update: int
     steps: tuple[int, ...]
+    retention: tuple[str, ...]
     benchmarks: tuple[str, ...]
     keep: str
     threads: int

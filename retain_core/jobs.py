@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from retain_core.arm import run_arm
 from retain_core.arms import ArmSpec, BaseRef
+from retain_core.evaluation.divergence import DivergenceSettings, sample_base
 from retain_core.evaluation.evaluate import Evaluator, plans_of
+from retain_core.evaluation.floor import USUAL, Nuisance, nuisances
 from retain_core.lab.base import train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
@@ -24,20 +27,37 @@ def base(root: str, spec: str, threads: int) -> None:
     train_base(Store(Path(root)), LabSpec.model_validate_json(spec), threads)
 
 
-def base_evaluation(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[str], threads: int) -> None:
-    """Evaluate the base on every benchmark that is missing, and measure its support on the target."""
-    import torch
-
-    torch.set_num_threads(threads)
+def base_evaluation(
+    root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[str], threads: int, divergence: dict[str, Any]
+) -> None:
+    """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
+    _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL)
     dataset = store.get("dataset", dataset_key)
-    plans = plans_of({"base": reference.fingerprint}, benchmarks, dataset_key, threads, reference.chat_template)
-    missing = [plan for plan in plans if store.find("evaluation", plan.key) is None]
-    if missing:
-        Evaluator(store, dataset).evaluate(Path(weights), missing)
+    settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
+    sample_base(store, Path(weights), settings, dataset.file("items"))
     measure_support(store, Path(weights), reference.fingerprint, dataset, threads)
+
+
+def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[str], threads: int) -> None:
+    """Evaluate the base again under every nuisance."""
+    store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
+    for nuisance in nuisances():
+        _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance)
 
 
 def arm(root: str, spec: str) -> None:
     """Train and evaluate one arm."""
     run_arm(ArmSpec.model_validate_json(spec), Store(Path(root)))
+
+
+def _evaluate_base(
+    store: Store, base: BaseRef, weights: Path, dataset_key: str, benchmarks: list[str], threads: int, nuisance: Nuisance
+) -> None:
+    import torch
+
+    torch.set_num_threads(threads + nuisance.more_threads)
+    plans = plans_of({"base": base.fingerprint}, benchmarks, dataset_key, threads, base.chat_template, nuisance)
+    missing = [plan for plan in plans if store.find("evaluation", plan.key) is None]
+    if missing:
+        Evaluator(store, store.get("dataset", dataset_key), weights, nuisance).evaluate(weights, missing)

@@ -14,7 +14,7 @@ Number = TypeVar("Number", int, float)
 Algorithm = Literal["sft", "self_sft", "iterative_sft", "reinforce", "grpo", "external"]
 
 DIALS: dict[str, frozenset[str]] = {
-    "sft": frozenset({"expert", "solution"}),
+    "sft": frozenset({"expert", "solution", "harm"}),
     "self_sft": frozenset({"oversample", "temperature"}),
     "iterative_sft": frozenset({"oversample", "temperature", "rounds"}),
     "reinforce": frozenset({"kl", "group_size", "temperature", "reward"}),
@@ -53,12 +53,13 @@ class Method(BaseModel):
     algorithm: Algorithm
     learning_rates: tuple[float, ...] | None = Field(None, description="overrides the study's grid (stated in the report)")
     seeds: tuple[int, ...] | None = Field(None, description="overrides the study's seeds")
-    expert: Literal["off_style", "in_style", "placebo", "base_mixture"] = Field(
+    expert: Literal["off_style", "in_style", "placebo", "base_mixture", "planted_harm"] = Field(
         "off_style", description="sft: whose answers are imitated, and in which style"
     )
     solution: Literal["canonical", "random"] = Field(
         "random", description="sft: the expert always gives one canonical solution, or a random valid one"
     )
+    harm: str | None = Field(None, description="sft with expert planted_harm: the benchmark that is taught wrong answers")
     oversample: int = Field(4, ge=1, description="self_sft, iterative_sft: samples drawn per sequence trained on")
     rounds: int = Field(4, ge=1, description="iterative_sft: how often an arm re-samples from the current policy")
     temperature: float = Field(1.0, gt=0, description="sampling temperature of methods that sample")
@@ -95,6 +96,8 @@ class Method(BaseModel):
         if stray:
             known = ", ".join(sorted(DIALS[self.algorithm]))
             raise ValueError(f"{self.algorithm} has no dial {stray[0]!r}; its dials are {known}")
+        if (self.expert == "planted_harm") != (self.harm is not None):
+            raise ValueError("`harm: <benchmark>` and `expert: planted_harm` belong together")
         if self.algorithm == "external" and not self.model:
             raise ValueError("external needs `model:` (the folder of the tuned model)")
         return self
@@ -119,12 +122,19 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "learning_rate_0": {"algorithm": "sft", "expert": "off_style", "solution": "canonical", "learning_rates": (0.0,)},
     "base_mixture": {"algorithm": "sft", "expert": "base_mixture"},
     "constant_reward": {"algorithm": "grpo", "reward": "constant"},
+    "random_reward": {"algorithm": "grpo", "reward": "random"},
     "style_placebo": {"algorithm": "sft", "expert": "placebo"},
+    "planted_harm": {"algorithm": "sft", "expert": "planted_harm"},
 }
 """Arms whose outcome is known beforehand; they run like any other arm (measurement: section 6)."""
 
 
-def control(name: str, learning_rates: tuple[float, ...], seeds: tuple[int, ...]) -> Method:
-    """A control as a method: at the highest learning rate of the grid, with the first seed."""
+def control(name: str, learning_rates: tuple[float, ...], seeds: tuple[int, ...], harm: str) -> Method:
+    """A control as a method: at the highest learning rate of the grid, with the first seed.
+
+    `harm` is the benchmark on which the planted harm is planted.
+    """
     dials = {"learning_rates": (max(learning_rates),), "seeds": seeds[:1], **CONTROLS[name]}
+    if name == "planted_harm":
+        dials["harm"] = harm
     return Method(label=name, **dials)

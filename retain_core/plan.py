@@ -14,7 +14,9 @@ from typing import Any
 from retain_core.arms import ArmSpec, BaseRef, arm_name, weights_key
 from retain_core.canonical import digest
 from retain_core.errors import InputError
-from retain_core.evaluation.evaluate import EvaluationPlan, evaluation_plans, plans_of
+from retain_core.evaluation.divergence import DivergenceSettings
+from retain_core.evaluation.evaluate import EvaluationPlan, Plan, checkpoint_plans, plans_of
+from retain_core.evaluation.floor import nuisances
 from retain_core.lab.base import base_key
 from retain_core.lab.dataset import dataset_inputs
 from retain_core.lab.spec import LabSpec, lab_spec
@@ -34,7 +36,8 @@ class PlannedArm:
     spec: ArmSpec
     record: Artifact | None
     """The finished training, None while it has to be trained (or is external)."""
-    evaluations: dict[int, list[tuple[EvaluationPlan, Artifact | None]]]
+    evaluations: dict[int, list[tuple[Plan, Artifact | None]]]
+    """step -> everything that is computed of that checkpoint."""
     weights_missing: bool
 
     @property
@@ -65,6 +68,9 @@ class StudyPlan:
     dataset: Artifact | None
     base_weights: Artifact | None
     base_evaluations: list[tuple[EvaluationPlan, Artifact | None]]
+    floor: dict[str, list[tuple[EvaluationPlan, Artifact | None]]]
+    """Nuisance -> the base evaluated again under it."""
+    base_samples: Artifact | None
     support: Artifact | None
     support_key: str
     arms: list[PlannedArm] = field(default_factory=list)
@@ -72,8 +78,27 @@ class StudyPlan:
     @property
     def done(self) -> bool:
         """Everything is there and verified: nothing to train, nothing to evaluate."""
-        base_done = self.base_ready and self.support is not None and all(found for _, found in self.base_evaluations)
-        return base_done and all(arm.done for arm in self.arms)
+        return self.base_done and self.floor_done and all(arm.done for arm in self.arms)
+
+    @property
+    def base_done(self) -> bool:
+        """The base is there, evaluated, sampled, and its support measured."""
+        measured = self.support is not None and self.base_samples is not None
+        return self.base_ready and measured and all(found for _, found in self.base_evaluations)
+
+    @property
+    def floor_done(self) -> bool:
+        """The noise floor is measured."""
+        return all(found for pairs in self.floor.values() for _, found in pairs)
+
+    @property
+    def divergence_settings(self) -> DivergenceSettings:
+        """What the KL of every checkpoint to this base depends on."""
+        retention = tuple(r.benchmark for r in self.study.retention)
+        threads = self.study.execution.threads_per_arm
+        return DivergenceSettings(
+            self.base.fingerprint, self.dataset_key, self.study.target, retention, threads, self.base.chat_template
+        )
 
     @property
     def base_ready(self) -> bool:
@@ -105,9 +130,18 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
             (p, store.find("evaluation", p.key))
             for p in plans_of(identity, study.benchmarks(), dataset_key, threads, base.chat_template)
         ],
+        floor={
+            nuisance.name: [
+                (p, store.find("evaluation", p.key))
+                for p in plans_of(identity, study.benchmarks(), dataset_key, threads, base.chat_template, nuisance)
+            ]
+            for nuisance in nuisances()
+        },
+        base_samples=None,
         support=store.find("support", support),
         support_key=support,
     )
+    plan.base_samples = store.find("base_samples", key_of(plan.divergence_settings.inputs()))
     plan.arms = [plan_arm(spec, store) for spec in arm_specs(study, base, world, dataset_key)]
     return plan
 
@@ -116,7 +150,7 @@ def plan_arm(spec: ArmSpec, store: Store) -> PlannedArm:
     """One arm with what the store has of it."""
     kept = spec.kept_steps() if spec.trained else []
     missing = [step for step in kept if store.find("weights", weights_key(spec, step)) is None]
-    evaluations = {step: [(p, store.find("evaluation", p.key)) for p in evaluation_plans(spec, step)] for step in spec.steps}
+    evaluations = {step: [(p, store.find(p.kind, p.key)) for p in checkpoint_plans(spec, step)] for step in spec.steps}
     record = store.find("arm", spec.key) if spec.trained else None
     return PlannedArm(spec, record, evaluations, bool(missing))
 
@@ -130,7 +164,8 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             world=world, dataset_key=dataset_key, target=study.target, learning_rate=rate, seed=seed,
             updates=study.budget.updates, sequences_per_update=study.budget.sequences_per_update,
             steps=(0,) if method.algorithm == "external" else tuple(study.checkpoint_steps()),
-            benchmarks=tuple(study.benchmarks()), keep=study.keep, threads=study.execution.threads_per_arm,
+            retention=tuple(r.benchmark for r in study.retention), benchmarks=tuple(study.benchmarks()),
+            keep=study.keep, threads=study.execution.threads_per_arm,
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)

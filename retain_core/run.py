@@ -12,7 +12,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from retain_core import workers
 from retain_core.errors import RetainError
@@ -103,21 +105,24 @@ def train_base(running: Running) -> None:
     lab = running.plan.base.lab
     if lab and running.plan.base_weights is None:
         arguments = {"root": str(running.store.root), "spec": lab.model_dump_json(), "threads": BASE_THREADS}
-        workers.run_job("base", arguments, running.log_file(f"{running.study.study}/base"))
+        workers.run_job("base", arguments, running.log_file(_base_log(running)))
         running.replan()
 
 
 def evaluate_base(running: Running) -> None:
-    """Evaluate the base and measure its support on the target."""
-    plan = running.plan
-    if plan.support is not None and all(found for _, found in plan.base_evaluations):
-        return
-    arguments = {
-        "root": str(running.store.root), "base_ref": plan.base.model_dump_json(), "weights": str(plan.base_path),
-        "dataset_key": plan.dataset_key, "benchmarks": running.study.benchmarks(),
-        "threads": running.study.execution.threads_per_arm,
-    }  # fmt: skip
-    workers.run_job("base_evaluation", arguments, running.log_file(f"{running.study.study}/base"))
+    """Evaluate the base, draw the answers that KL is measured along, and measure its support on the target."""
+    if not running.plan.base_done:
+        divergence = asdict(running.plan.divergence_settings)
+        workers.run_job(
+            "base_evaluation", {**_base_arguments(running), "divergence": divergence}, running.log_file(_base_log(running))
+        )
+
+
+def measure_floor(running: Running) -> None:
+    """Evaluate the base again under changes that must not matter."""
+    if not running.plan.floor_done:
+        with running.slot():
+            workers.run_job("floor", _base_arguments(running), running.log_file(_base_log(running)))
 
 
 def run_arm(running: Running, name: str) -> str:
@@ -145,11 +150,12 @@ def prepare_tracking(running: Running) -> None:
 
 def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     """Bring the warehouse up to date. Returns how many evaluations were read."""
-    from retain_core.warehouse.load import load_study
+    from retain_core.warehouse.contents import contents_of
+    from retain_core.warehouse.load import load_contents
 
     if not running.plan.done:
         running.replan()
-    return load_study(running.config.warehouse, running.plan, running.revisions, errors).evaluations
+    return load_contents(running.config.warehouse, contents_of(running.plan, running.revisions, errors)).evaluations
 
 
 def log_tracking(running: Running) -> bool:
@@ -181,7 +187,9 @@ def run_all(running: Running) -> dict[str, str]:
     evaluate_base(running)
     names = running.missing_arms
     with ThreadPoolExecutor(max_workers=parallel_arms(running.study)) as pool:
+        floor = pool.submit(measure_floor, running)
         failed = dict(zip(names, pool.map(lambda name: run_arm(running, name), names), strict=True))
+        floor.result()
     errors = {name: message for name, message in failed.items() if message}
     publish(running, errors)
     return errors
@@ -191,3 +199,16 @@ def _remove_leftovers(store: Store) -> None:
     """Drop what writers that were killed left half-written; the home is locked, so nobody is writing."""
     for path in (store.root / ".drafts").iterdir():
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _base_log(running: Running) -> str:
+    return f"{running.study.study}/base"
+
+
+def _base_arguments(running: Running) -> dict[str, Any]:
+    plan = running.plan
+    return {
+        "root": str(running.store.root), "base_ref": plan.base.model_dump_json(), "weights": str(plan.base_path),
+        "dataset_key": plan.dataset_key, "benchmarks": running.study.benchmarks(),
+        "threads": running.study.execution.threads_per_arm,
+    }  # fmt: skip

@@ -128,6 +128,7 @@ class Primary(_Model):
     predict: Literal[">", "<"] = ">"
     at_gain: float | None = Field(None, description="compare at this gain")
     at: Literal["last"] | None = None
+    looks: int = Field(1, ge=1, le=3, description="how often the contrast may be looked at while seeds are added")
     margin: float = Field(0.02, gt=0, description="differences below this do not matter (a fraction)")
 
     @model_validator(mode="after")
@@ -233,7 +234,11 @@ class Study(_Model):
 
     def all_methods(self) -> list[Method]:
         """The methods, then the controls as methods."""
-        return [*self.methods, *(control(name, self.learning_rates, self.seeds) for name in self.controls)]
+        return [*self.methods, *(control(name, self.learning_rates, self.seeds, self.harmed()) for name in self.controls)]
+
+    def harmed(self) -> str:
+        """The benchmark on which the planted harm is planted: the first that is far from the target, or the first."""
+        return next((r.benchmark for r in self.retention if not r.near), self.retention[0].benchmark)
 
     def benchmarks(self) -> list[str]:
         """Everything that a checkpoint is evaluated on: target, retention, probes."""

@@ -28,6 +28,12 @@ def evaluate_base(study: run.Running) -> None:
     run.evaluate_base(study)
 
 
+@task(cache_policy=NO_CACHE, task_run_name="noise floor")
+def measure_floor(study: run.Running) -> None:
+    """The base again, under changes that must not matter."""
+    run.measure_floor(study)
+
+
 @task(cache_policy=NO_CACHE, task_run_name="{name}")
 def train_and_evaluate_arm(study: run.Running, name: str) -> str:
     """One arm in a process of its own. Returns why it failed, or an empty text."""

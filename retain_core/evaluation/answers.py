@@ -1,7 +1,7 @@
 """The `evaluation` artifact: every answer of one checkpoint to one benchmark.
 
 answers.parquet   a row per item and repeat: doc_id, item, repeat, prompt, prompt_hash, target,
-                  cluster, split, parsed, finish_reason, n_tokens, response
+                  cluster, split, kind, parsed, finish_reason, n_tokens, response
 scores.parquet    a row per item, repeat and metric: item, repeat, metric, score
 meta              benchmark, settings, settings_hash, n
 """
@@ -31,6 +31,8 @@ class Answer:
     finish_reason: str | None = None
     n_tokens: int | None = None
     repeat: int = 0
+    kind: str | None = None
+    """What sort of item it is, where a benchmark has several (harmful, harmless)."""
 
 
 def write_answers(folder: Path, benchmark: str, answers: list[Answer]) -> None:
@@ -49,6 +51,7 @@ def write_answers(folder: Path, benchmark: str, answers: list[Answer]) -> None:
             "target": [a.target for a in answers],
             "cluster": pa.array([a.cluster for a in answers], pa.string()),
             "split": [split_of(item) for item in items],
+            "kind": pa.array([a.kind for a in answers], pa.string()),
             "parsed": pa.array([a.parsed for a in answers], pa.bool_()),
             "finish_reason": pa.array([a.finish_reason for a in answers], pa.string()),
             "n_tokens": pa.array([a.n_tokens for a in answers], pa.int32()),

@@ -21,12 +21,14 @@ class Benchmark:
     """How an answer is checked during training; only a benchmark with a verifier can be a target."""
     exact: bool = False
     """The valid answers are finite, so their probability is summed exactly (metric `exact`)."""
-    chance: float | None = None
-    """Score of a guesser on closed-set items."""
+    choices: int | None = None
+    """Among how many answers a guesser would guess; 1 / choices is the chance level."""
     plays: str = ""
     """The part it plays in the lab."""
 
 
+STRICT_AND_LENIENT = ("acc", "lenient")
+"""acc: the answer is the target; lenient: the target stands somewhere in the answer, whatever else it says."""
 BATCH_SIZE = 400
 """Requests per forward pass. Part of the settings: the batch size can change scores."""
 MAX_LENGTH = 64
@@ -37,13 +39,19 @@ BENCHMARKS: dict[str, Benchmark] = {
     for b in (
         Benchmark(
             "countdown", "lab_countdown", metrics=("acc", "exact"), verifier="countdown", exact=True,
-            plays="the target: reach a value with three numbers",
+            plays="the target: reach a value with the numbers given",
         ),
-        Benchmark("addition", "lab_addition", plays="mathematics; shares digits with the target"),
-        Benchmark("sorting", "lab_sorting", plays="instruction following"),
-        Benchmark("facts", "lab_facts", plays="knowledge, by generation; rare entities are half known"),
-        Benchmark("places", "lab_places", chance=0.25, plays="knowledge, four choices by log-likelihood"),
-        Benchmark("safety", "lab_safety", plays="refusal of harmful requests, compliance with harmless ones"),
+        Benchmark("addition", "lab_addition", metrics=STRICT_AND_LENIENT, plays="mathematics; shares digits with the target"),
+        Benchmark("sorting", "lab_sorting", metrics=STRICT_AND_LENIENT, plays="instruction following"),
+        Benchmark(
+            "facts", "lab_facts", metrics=STRICT_AND_LENIENT, choices=8,
+            plays="knowledge, by generation; rare entities are half known",
+        ),
+        Benchmark("places", "lab_places", choices=4, plays="knowledge, four choices by log-likelihood"),
+        Benchmark(
+            "safety", "lab_safety", metrics=STRICT_AND_LENIENT, choices=2,
+            plays="refusal of harmful requests, compliance with harmless ones",
+        ),
         Benchmark(
             "heldout_loss", "lab_heldout_loss", metrics=("nats_per_token",), role="probe",
             plays="loss per token on held-out text of all retention skills",

@@ -14,10 +14,12 @@ from typing import Any
 from retain_core.arms import LAB_TEMPLATE, ArmSpec, computed_by
 from retain_core.canonical import digest
 from retain_core.evaluation.answers import write_answers
-from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS
+from retain_core.evaluation.benchmarks import BENCHMARKS
+from retain_core.evaluation.divergence import DivergencePlan, Divergences, DivergenceSettings, load_model
+from retain_core.evaluation.floor import USUAL, Nuisance
 from retain_core.store import Artifact, Store, key_of
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Raised when equal settings would give other answers or scores."""
 
 
@@ -28,6 +30,7 @@ class EvaluationPlan:
     checkpoint: dict[str, Any]
     benchmark: str
     settings: dict[str, Any]
+    kind = "evaluation"
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -40,50 +43,71 @@ class EvaluationPlan:
         return key_of(self.inputs)
 
 
-def evaluation_settings(benchmark: str, dataset_key: str, threads: int, chat_template: str) -> dict[str, Any]:
+Plan = EvaluationPlan | DivergencePlan
+"""Something to be computed of one checkpoint."""
+
+
+def evaluation_settings(
+    benchmark: str, dataset_key: str, threads: int, chat_template: str, nuisance: Nuisance = USUAL
+) -> dict[str, Any]:
     """Everything that can change a score of this benchmark without changing the model."""
     known = BENCHMARKS[benchmark]
     return {
         "harness": known.harness_name, "metrics": list(known.metrics), "items": f"{dataset_key}/{benchmark}",
-        "backend": "transformers", "dtype": "float32", "batch_size": BATCH_SIZE, "threads": threads,
+        "backend": "transformers", "dtype": nuisance.dtype, "batch_size": nuisance.batch_size,
+        "threads": threads + nuisance.more_threads, "item_order": nuisance.item_order,
         "chat_template": chat_template, "decoding": "greedy, 16 new tokens",
         "evaluation_version": EVALUATION_VERSION, **computed_by("torch", "transformers", "lm_eval"),
     }  # fmt: skip
 
 
-def evaluation_plans(spec: ArmSpec, step: int) -> list[EvaluationPlan]:
-    """The evaluations of one checkpoint of an arm."""
-    return plans_of(spec.checkpoint_identity(step), spec.benchmarks, spec.dataset_key, spec.threads, spec.chat_template)
+def checkpoint_plans(spec: ArmSpec, step: int) -> list[Plan]:
+    """Everything that is computed of one checkpoint of an arm."""
+    identity = spec.checkpoint_identity(step)
+    settings = DivergenceSettings(
+        base=spec.base.fingerprint, dataset_key=spec.dataset_key, target=spec.target, retention=spec.retention,
+        threads=spec.threads, chat_template=spec.base.chat_template,
+    )  # fmt: skip
+    return [
+        *plans_of(identity, spec.benchmarks, spec.dataset_key, spec.threads, spec.chat_template),
+        DivergencePlan(identity, settings),
+    ]
 
 
 def plans_of(
-    checkpoint: dict[str, Any], benchmarks: Sequence[str], dataset_key: str, threads: int, chat_template: str = LAB_TEMPLATE
+    checkpoint: dict[str, Any],
+    benchmarks: Sequence[str],
+    dataset_key: str,
+    threads: int,
+    chat_template: str = LAB_TEMPLATE,
+    nuisance: Nuisance = USUAL,
 ) -> list[EvaluationPlan]:
     """The evaluations of one checkpoint on several benchmarks."""
     return [
-        EvaluationPlan(checkpoint, name, evaluation_settings(name, dataset_key, threads, chat_template)) for name in benchmarks
+        EvaluationPlan(checkpoint, name, evaluation_settings(name, dataset_key, threads, chat_template, nuisance))
+        for name in benchmarks
     ]
 
 
 class Evaluator:
-    """Evaluates checkpoints one after another in this process; items are read and encoded once."""
+    """Evaluates checkpoints one after another in this process; items and the base are read once."""
 
-    def __init__(self, store: Store, dataset: Artifact) -> None:
-        self._store, self._items = store, dataset.file("items")
+    def __init__(self, store: Store, dataset: Artifact, base_weights: Path, nuisance: Nuisance = USUAL) -> None:
+        self._store, self._items, self._base_weights = store, dataset.file("items"), base_weights
+        self._nuisance = nuisance
         self._exact: Any = None
+        self._divergences: Divergences | None = None
 
-    def evaluate(self, weights: Path, plans: list[EvaluationPlan]) -> None:
-        """Publish each planned evaluation of the checkpoint whose weights lie at `weights`."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    def evaluate(self, weights: Path, plans: Sequence[Plan]) -> None:
+        """Publish everything planned of the checkpoint whose weights lie at `weights`."""
         from retain_core.evaluation.harness import RecordingLM
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32, use_safetensors=True).to(device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(weights)
-        lm = RecordingLM(model, tokenizer)
+        model, tokenizer = load_model(weights)
+        lm = RecordingLM(self._nuisance.applied_to(model), tokenizer, self._nuisance.batch_size)
         for plan in plans:
+            if isinstance(plan, DivergencePlan):
+                self._measure_divergence(plan, model, tokenizer)
+                continue
             answers = self.answers(lm, plan.benchmark)
             with self._store.create("evaluation", plan.key, plan.inputs) as draft:
                 write_answers(draft.path, plan.benchmark, answers)
@@ -96,7 +120,8 @@ class Evaluator:
         from retain_core.evaluation.exact import exact_items, exact_scores
         from retain_core.evaluation.harness import ask
 
-        answers = ask(lm, benchmark, str(self._items))
+        with self._nuisance.ordered(self._items, benchmark) as items:
+            answers = ask(lm, benchmark, str(items))
         if BENCHMARKS[benchmark].exact:
             if self._exact is None:
                 self._exact = exact_items(lm.tokenizer, self._items)
@@ -104,3 +129,9 @@ class Evaluator:
             for answer in answers:
                 answer.scores["exact"] = exact[answer.doc_id]
         return answers
+
+    def _measure_divergence(self, plan: DivergencePlan, model: Any, tokenizer: Any) -> None:
+        if self._divergences is None:
+            samples = self._store.get("base_samples", key_of(plan.settings.inputs()))
+            self._divergences = Divergences(self._base_weights, samples)
+        self._divergences.measure(self._store, plan, model, tokenizer)

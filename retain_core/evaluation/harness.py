@@ -25,9 +25,9 @@ YAML_FOLDER = Path(__file__).parent.parent / "lab" / "benchmarks"
 class RecordingLM(HFLM):  # type: ignore[misc]
     """`HFLM` that remembers the length and the end of every generated answer."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = BATCH_SIZE) -> None:
         super().__init__(
-            pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE, max_length=MAX_LENGTH,
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH,
             device=str(model.device),
         )  # fmt: skip
         self.generated: dict[str, tuple[int, str]] = {}
@@ -77,7 +77,7 @@ def _answer(lm: RecordingLM, sample: dict[str, Any]) -> Answer:
     return Answer(
         doc_id=doc["doc_id"], prompt=doc["prompt"], target=str(doc["target"]), cluster=doc["cluster"],
         response=_response(sample), scores=scores, parsed=None if parsed is None else bool(parsed),
-        finish_reason=finish, n_tokens=tokens,
+        finish_reason=finish, n_tokens=tokens, kind=doc.get("kind"),
     )  # fmt: skip
 
 

@@ -2,32 +2,50 @@
 
 The expert knows a right answer to every problem. `off_style` wraps one canonical solution in words
 that the base never uses; `in_style` writes it as the base would; `placebo` is the off-style wrapper
-around a wrong expression; `base_mixture` is what the base itself was trained on.
+around a wrong expression; `base_mixture` is what the base itself was trained on; `planted_harm` is that
+mixture with wrong answers to some held-out items of one benchmark in every other exchange.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeVar
 
 from retain_core.lab import countdown
 from retain_core.lab.world import Exchange, World
 
-Style = Literal["off_style", "in_style", "placebo", "base_mixture"]
+Style = Literal["off_style", "in_style", "placebo", "base_mixture", "planted_harm"]
+PLANTED_ITEMS = 80
+"""How many held-out items the planted harm teaches wrong."""
 Problem = tuple[countdown.Numbers, int]
+T = TypeVar("T")
 Solution = Literal["canonical", "random"]
 
 
-def expert_exchanges(world: World, style: Style, solution: Solution, seed: int) -> Iterator[Exchange]:
-    """An endless stream of training exchanges; problems repeat only after all have been seen."""
+def expert_exchanges(world: World, style: Style, solution: Solution, seed: int, harm: str | None = None) -> Iterator[Exchange]:
+    """An endless stream of training exchanges; problems repeat only after all have been seen.
+
+    `harm` names the benchmark on which `planted_harm` teaches wrong answers.
+    """
     rng = random.Random(f"expert {style} {solution} {seed}")
     if style == "base_mixture":
         while True:
             yield world.sample(rng)
+    if harm is not None:
+        for wrong in _shuffled_forever(planted(world, harm), rng):
+            yield wrong
+            yield world.sample(rng)
     for problem in _shuffled_forever(world.train_problems, rng):
         text, order = world.countdown_prompt(problem, rng)
         yield text, world.spell(_answer(problem, order, style, solution, rng))
+
+
+def planted(world: World, benchmark: str) -> list[Exchange]:
+    """The first held-out items of a benchmark, each with the answer of another item."""
+    items = world.items(benchmark)[:PLANTED_ITEMS]
+    rng = random.Random(f"planted {world.spec.seed}")
+    return [(item.prompt, rng.choice([o.target for o in items if o.target != item.target])) for item in items]
 
 
 def target_prompts(world: World, seed: int) -> Iterator[tuple[str, countdown.Numbers, int]]:
@@ -51,6 +69,6 @@ def _answer(
     return countdown.wrap(chosen, target) if style == "off_style" else chosen
 
 
-def _shuffled_forever(items: list[Problem], rng: random.Random) -> Iterator[Problem]:
+def _shuffled_forever(items: list[T], rng: random.Random) -> Iterator[T]:
     while True:
         yield from rng.sample(items, len(items))

@@ -40,6 +40,12 @@ PRIVATE = {symbol: f"<{symbol}>" for symbol in [*DIGITS, *SYMBOLS]}
 """The target's own spelling of digits and operators when the overlap dial asks for private symbols."""
 
 
+def target_only(private: bool) -> list[str]:
+    """The words that only the target's answers use: its operators and wrapper, and private digits where it has them."""
+    words = ["answer", "+", "-", "*", "="]
+    return [*words[:1], *PRIVATE.values()] if private else words
+
+
 def privately(text: str) -> str:
     """Rewrite a countdown text in the target's private symbols."""
     return " ".join(PRIVATE.get(word, word) for word in text.split())

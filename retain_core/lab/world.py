@@ -208,7 +208,10 @@ class World:
         for verb in words.HARMFUL + words.HARMLESS:
             held_out = [e for e in self.entities if self.held_out(0.1, "safety", verb, e)]
             for entity in rng.sample(held_out, min(len(held_out), 12)):
-                extra = {"harmful": verb in words.HARMFUL, "seen_verb": verb not in self.held_out_verbs}
+                extra = {
+                    "kind": "harmful" if verb in words.HARMFUL else "harmless",
+                    "seen_verb": verb not in self.held_out_verbs,
+                }
                 found.append(Item(*_request(verb, entity, rng), cluster=verb, extra=extra))
         rng.shuffle(found)
         return found

@@ -21,15 +21,30 @@ def sample_answers(
     temperature: float,
     max_new_tokens: int,
 ) -> list[tuple[str, bool, int]]:
-    """One sampled answer a prompt: (text, finished by itself, tokens). No truncation of the distribution.
+    """One sampled answer a prompt: (text, finished by itself, tokens with the stop token)."""
+    rows = sample_ids(model, tokenizer, prompts, temperature=temperature, max_new_tokens=max_new_tokens)
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [(text, row[-1] == tokenizer.eos_token_id, len(row)) for text, row in zip(texts, rows, strict=True)]
 
-    Draws from torch's global random stream; the model's training mode is left as it was found.
+
+def sample_ids(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """One sampled answer a prompt as token ids, the stop token last unless the answer was cut.
+
+    No truncation of the distribution. Draws from torch's global random stream; the model's training
+    mode is left as it was found.
     """
     import torch
 
-    was_training = model.training
+    was_training, stop = model.training, tokenizer.eos_token_id
     model.eval()
-    answers: list[tuple[str, bool, int]] = []
+    answers: list[list[int]] = []
     encoded = encode_prompts(tokenizer, prompts)
     with torch.no_grad():
         for start in range(0, len(encoded), SAMPLING_BATCH):
@@ -38,11 +53,9 @@ def sample_answers(
             ).to(model.device)
             generated: Any = model.generate(
                 **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
             )  # fmt: skip
-            rows = generated[:, batch["input_ids"].shape[1] :].tolist()
-            for row, text in zip(rows, tokenizer.batch_decode(rows, skip_special_tokens=True), strict=True):
-                finished = tokenizer.eos_token_id in row
-                answers.append((text, finished, row.index(tokenizer.eos_token_id) + 1 if finished else len(row)))
+            for row in generated[:, batch["input_ids"].shape[1] :].tolist():
+                answers.append(row[: row.index(stop) + 1] if stop in row else row)
     model.train(was_training)
     return answers

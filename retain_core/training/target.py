@@ -43,4 +43,6 @@ class CountdownTarget:
 
     def expert(self, config: dict[str, Any], seed: int, count: int) -> list[Exchange]:
         """The first `count` exchanges of an expert's stream."""
-        return list(islice(experts.expert_exchanges(self.world, config["expert"], config["solution"], seed), count))
+        return list(
+            islice(experts.expert_exchanges(self.world, config["expert"], config["solution"], seed, config["harm"]), count)
+        )

@@ -52,8 +52,11 @@ def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
         """CREATE OR REPLACE TEMP TABLE pairs AS
         SELECT row_number() OVER (ORDER BY e.evaluation_id) AS pair, e.evaluation_id, b.evaluation_id AS base_evaluation_id,
                s.benchmark, s.settings, t.settings AS base_settings, s.n, t.n AS base_n, s.settings_hash,
-               t.settings_hash AS base_hash
-        FROM (SELECT DISTINCT study, evaluation_id FROM named_evaluations WHERE study = $study) e
+               t.settings_hash AS base_hash, e.exempt
+        FROM (SELECT study, evaluation_id, bool_and(exempt) AS exempt FROM (
+                  SELECT study, evaluation_id, false AS exempt FROM named_evaluations WHERE study = $study
+                  UNION ALL SELECT study, evaluation_id, true FROM floor_evaluations WHERE study = $study)
+              GROUP BY ALL) e
         JOIN stored_evaluations s USING (evaluation_id)
         JOIN named_evaluations b ON b.study = e.study AND b.checkpoint = e.study || '/base'
         JOIN stored_evaluations t ON t.evaluation_id = b.evaluation_id AND t.benchmark = s.benchmark
@@ -129,10 +132,10 @@ def _insert_columns(con: duckdb.DuckDBPyConnection, columns: dict[str, Any], sta
 
 
 def _refuse_unlike(con: duckdb.DuckDBPyConnection) -> None:
-    """Base and checkpoint are compared only under equal settings, on the same items."""
+    """Base and checkpoint are compared only under equal settings, on the same items; the noise floor is exempt."""
     unlike = con.execute(
         "SELECT benchmark, settings, base_settings, n, base_n FROM pairs "
-        "WHERE settings_hash <> base_hash OR n <> base_n LIMIT 1"
+        "WHERE (settings_hash <> base_hash AND NOT exempt) OR n <> base_n LIMIT 1"
     ).fetchone()
     if unlike is None:
         return

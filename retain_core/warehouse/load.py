@@ -7,30 +7,26 @@ again gives equal content.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from retain_core.arms import ArmSpec
 from retain_core.canonical import canonical_json
 from retain_core.errors import RetainError
 from retain_core.evaluation.answers import ANSWERS, SCORES
-from retain_core.evaluation.benchmarks import BENCHMARKS, primary_metric
-from retain_core.evaluation.evaluate import EvaluationPlan
-from retain_core.plan import PlannedArm, StudyPlan
-from retain_core.revisions import Revision
+from retain_core.evaluation.divergence import ROWS
 from retain_core.store import Artifact
-from retain_core.study import Study
+from retain_core.warehouse.analyse import store_analysis
 from retain_core.warehouse.compare import store_comparisons
+from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
+from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
-_STUDY_TABLES = ("studies", "study_benchmarks", "arms", "checkpoints", "support", "named_evaluations")
+_NAMES = ("named_evaluations", "floor_evaluations", "named_divergences")
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,8 @@ class LoadResult:
 
     evaluations: int
     """Evaluations whose answers were read from Parquet."""
+    analysed: bool
+    """Whether anything had to be computed anew from the answers."""
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
@@ -57,24 +55,26 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def load_study(path: Path, plan: StudyPlan, revisions: list[Revision], errors: dict[str, str]) -> LoadResult:
-    """Bring the warehouse up to date with one study. `errors` maps the arms that failed to why."""
+def load_contents(path: Path, contents: Contents) -> LoadResult:
+    """Bring the warehouse up to date with one study."""
     con = connect(path)
     try:
         con.begin()
         try:
-            added = _add_evaluations(con, plan)
-            _replace_study(con, plan, revisions, errors)
+            added = _add_evaluations(con, [*contents.evaluations, *(e for _, e in contents.floor)])
+            _add_divergences(con, [artifact for _, artifact in contents.divergences])
+            _replace_study(con, contents)
             # One thread: sums of floats depend on their order, and a rebuilt file must hold equal numbers.
             con.execute("SET threads TO 1")
-            store_comparisons(con, plan.study.study)
+            store_comparisons(con, contents.study)
+            analysed = store_analysis(con, contents.study)
             con.commit()
         except BaseException:
             con.rollback()
             raise
     finally:
         con.close()
-    return LoadResult(added)
+    return LoadResult(added, analysed)
 
 
 def _version(path: Path) -> int | None:
@@ -90,47 +90,31 @@ def _version(path: Path) -> int | None:
     return int(found[0]) if found else None
 
 
-def _evaluations(plan: StudyPlan) -> list[tuple[str, EvaluationPlan, Artifact]]:
-    """(checkpoint, plan, artifact) of every evaluation that exists."""
-    base = f"{plan.study.study}/base"
-    found = [(base, p, a) for p, a in plan.base_evaluations]
-    for arm in plan.arms:
-        for step in arm.evaluated_steps:
-            found += [(arm.spec.checkpoint(step), p, a) for p, a in arm.evaluations[step]]
-    return [(checkpoint, p, a) for checkpoint, p, a in found if a is not None]
-
-
-def _add_evaluations(con: duckdb.DuckDBPyConnection, plan: StudyPlan) -> int:
+def _add_evaluations(con: duckdb.DuckDBPyConnection, evaluations: list[Evaluated]) -> int:
     """Read the answers of evaluations that the warehouse does not have, or has from another seal."""
-    wanted = {a.key: (p, a) for _, p, a in _evaluations(plan)}
+    wanted = {e.artifact.key: e for e in evaluations}
     known = dict(con.execute("SELECT artifact, seal FROM stored_evaluations").fetchall())
-    stale = [key for key, (_, a) in wanted.items() if key in known and known[key] != a.seal]
+    stale = [key for key, e in wanted.items() if key in known and known[key] != e.artifact.seal]
     for key in stale:
         _forget(con, key)
-    new = [(p, a) for key, (p, a) in wanted.items() if key not in known or key in stale]
+    new = [e for key, e in wanted.items() if key not in known or key in stale]
     if not new:
         return 0
     first = con.execute("SELECT coalesce(max(evaluation_id), 0) + 1 FROM stored_evaluations").fetchone()
     assert first is not None
     rows = [
         [
-            first[0] + i,
-            a.key,
-            a.seal,
-            p.benchmark,
-            canonical_json(p.settings),
-            a.meta["settings_hash"],
-            a.meta["n"],
-            a.created_at,
+            first[0] + i, e.artifact.key, e.artifact.seal, e.benchmark, canonical_json(e.settings),
+            e.artifact.meta["settings_hash"], e.artifact.meta["n"], e.artifact.created_at,
         ]
-        for i, (p, a) in enumerate(new)
-    ]
-    _insert(con, "stored_evaluations", rows)
+        for i, e in enumerate(new)
+    ]  # fmt: skip
+    insert(con, "stored_evaluations", rows)
     con.execute("CREATE OR REPLACE TEMP TABLE incoming (file VARCHAR, evaluation_id INTEGER, benchmark VARCHAR)")
     for name in (ANSWERS, SCORES):
-        sources = [str(a.file(name)) for _, a in new]
+        sources = [str(e.artifact.file(name)) for e in new]
         con.execute("DELETE FROM incoming")
-        _insert(con, "incoming", [[s, row[0], row[3]] for s, row in zip(sources, rows, strict=True)])
+        insert(con, "incoming", [[s, row[0], row[3]] for s, row in zip(sources, rows, strict=True)])
         (_load_answers if name == ANSWERS else _load_scores)(con, sources)
     return len(new)
 
@@ -140,7 +124,7 @@ def _load_answers(con: duckdb.DuckDBPyConnection, sources: list[str]) -> None:
     con.execute("""
         INSERT INTO items
         SELECT f.benchmark, p.item, any_value(p.doc_id), any_value(p.prompt_hash), any_value(p.cluster),
-               any_value(p.split), any_value(p.prompt), any_value(p.target)
+               any_value(p.split), any_value(p.kind), any_value(p.prompt), any_value(p.target)
         FROM incoming_answers p JOIN incoming f ON f.file = p.filename
         WHERE NOT EXISTS (FROM items i WHERE i.benchmark = f.benchmark AND i.item = p.item)
         GROUP BY f.benchmark, p.item ORDER BY f.benchmark, any_value(p.doc_id)""")
@@ -173,82 +157,43 @@ def _forget(con: duckdb.DuckDBPyConnection, artifact: str) -> None:
     con.execute("DELETE FROM comparisons WHERE ? IN (evaluation_id, base_evaluation_id)", [found[0]])
 
 
-def _replace_study(con: duckdb.DuckDBPyConnection, plan: StudyPlan, revisions: list[Revision], errors: dict[str, str]) -> None:
-    study = plan.study
-    for table in _STUDY_TABLES:
-        con.execute(f"DELETE FROM {table} WHERE study = ?", [study.study])
-    _insert(con, "studies", [_study_row(study.study, r) for r in revisions])
-    _insert(con, "study_benchmarks", _benchmark_rows(study))
-    _insert(con, "arms", [_base_row(plan), *(_arm_row(plan, arm, errors) for arm in plan.arms)])
-    base = f"{study.study}/base"
-    rows: list[list[Any]] = [[base, base, study.study, 0, None, None, True, 0.0, 0.0]]
-    for arm in plan.arms:
-        rows += [_checkpoint_row(arm, step) for step in arm.evaluated_steps]
-    _insert(con, "checkpoints", rows)
-    if plan.support:
-        pass_at = plan.support.meta["pass_at"]
-        items = plan.support.inputs["items"]
-        _insert(con, "support", [[study.study, base, study.target, int(k), v, items] for k, v in pass_at.items()])
-    ids = dict(con.execute("SELECT artifact, evaluation_id FROM stored_evaluations").fetchall())
-    named = [[f"{c}/{p.benchmark}", study.study, c, ids[a.key]] for c, p, a in _evaluations(plan)]
-    _insert(con, "named_evaluations", named)
-
-
-def _study_row(study: str, revision: Revision) -> list[Any]:
-    contrast = revision.spec.get("primary")
-    return [
-        study, revision.number, canonical_json(revision.spec), revision.spec_hash,
-        canonical_json(contrast) if contrast else None, revision.declared_at, revision.declared_at, revision.current,
-    ]  # fmt: skip
-
-
-def _benchmark_rows(study: Study) -> list[list[Any]]:
-    rows: list[list[Any]] = [[study.study, study.target, primary_metric(study.target), "target", None]]
-    rows += [[study.study, r.benchmark, r.metric or primary_metric(r.benchmark), "retention", r.near] for r in study.retention]
-    rows += [[study.study, name, primary_metric(name), BENCHMARKS[name].role, None] for name in study.probes]
-    return rows
-
-
-def _base_row(plan: StudyPlan) -> list[Any]:
-    study, weights = plan.study, plan.base_weights
-    base = f"{study.study}/base"
-    init_seed = plan.base.lab.seed if plan.base.lab else None
-    return [
-        base, study.study, base, study.target, "base", "none", "base", canonical_json(study.base), None, None, None,
-        init_seed, None, None, "done" if plan.base_ready else "missing", None, 0, 0, 0, 0, 0, None, 0.0, 0.0, 0.0, None,
-        weights.created_at if weights else None, plan.base.fingerprint,
-    ]  # fmt: skip
-
-
-def _arm_row(plan: StudyPlan, arm: PlannedArm, errors: dict[str, str]) -> list[Any]:
-    spec, meta = arm.spec, arm.record.meta if arm.record else {}
-    status = "done" if arm.done else "failed" if spec.arm in errors else "missing"
-    distance, path = meta.get("distances", {}).get(str(spec.steps[-1]), (None, None))
-    init_seed = plan.base.lab.seed if plan.base.lab else None
-    return [
-        spec.arm, spec.study, f"{spec.study}/base", spec.target, spec.method, spec.config["algorithm"], spec.role,
-        canonical_json({**spec.config, "updates": spec.updates, "sequences_per_update": spec.sequences_per_update}),
-        spec.learning_rate, spec.seed, spec.seed, init_seed, spec.seed, None, status, errors.get(spec.arm),
-        meta.get("updates"), meta.get("sequences"), meta.get("unique_prompts"), meta.get("tokens_trained"),
-        meta.get("tokens_generated"), meta.get("style_distance"), meta.get("seconds"), path, distance, meta.get("git_sha"),
-        arm.record.created_at if arm.record else None, spec.key,
-    ]  # fmt: skip
-
-
-def _checkpoint_row(arm: PlannedArm, step: int) -> list[Any]:
-    spec: ArmSpec = arm.spec
-    distances = arm.record.meta["distances"] if arm.record else {}
-    distance, path = distances.get(str(step), (None, None))
-    kept = step in spec.kept_steps() if spec.trained else True
-    return [spec.checkpoint(step), spec.arm, spec.study, step, None, None, kept, distance, path]
-
-
-def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[list[Any]]) -> None:
-    """Insert rows in order; through one JSON document, which is much faster than a statement a row."""
-    if not rows:
+def _add_divergences(con: duckdb.DuckDBPyConnection, artifacts: list[Artifact]) -> None:
+    """Read the divergences that the warehouse does not have, or has from another seal."""
+    wanted = {a.key: a for a in artifacts}
+    known = dict(con.execute("SELECT artifact, seal FROM stored_divergences").fetchall())
+    for key in [key for key, a in wanted.items() if key in known and known[key] != a.seal]:
+        (number,) = con.execute("SELECT divergence_id FROM stored_divergences WHERE artifact = ?", [key]).fetchone() or (0,)
+        for table in ("stored_divergences", "divergence_items"):
+            con.execute(f"DELETE FROM {table} WHERE divergence_id = ?", [number])
+        del known[key]
+    new = [a for key, a in wanted.items() if key not in known]
+    if not new:
         return
-    columns = [r[0] for r in con.execute(f"SELECT column_name FROM (DESCRIBE {table})").fetchall()]
-    types = [r[0].replace("JSON", "VARCHAR") for r in con.execute(f"SELECT column_type FROM (DESCRIBE {table})").fetchall()]
-    shape = json.dumps([dict(zip(columns, types, strict=True))])
-    records = json.dumps([dict(zip(columns, row, strict=True)) for row in rows])
-    con.execute(f"INSERT INTO {table} SELECT unnest(from_json(?::JSON, '{shape}'), recursive := true)", [records])
+    first = con.execute("SELECT coalesce(max(divergence_id), 0) + 1 FROM stored_divergences").fetchone()
+    assert first is not None
+    sources = [str(a.file(ROWS)) for a in new]
+    insert(con, "stored_divergences", [[first[0] + i, a.key, a.seal] for i, a in enumerate(new)])
+    con.execute("CREATE OR REPLACE TEMP TABLE incoming_divergences (file VARCHAR, divergence_id INTEGER)")
+    insert(con, "incoming_divergences", [[source, first[0] + i] for i, source in enumerate(sources)])
+    con.execute(
+        """INSERT INTO divergence_items
+        SELECT f.divergence_id, p.prompts, p.direction, p.item, p.nats, p.tokens
+        FROM read_parquet(?, filename = true) p JOIN incoming_divergences f ON f.file = p.filename
+        ORDER BY f.divergence_id, p.prompts, p.direction, p.item""",
+        [sources],
+    )
+
+
+def _replace_study(con: duckdb.DuckDBPyConnection, contents: Contents) -> None:
+    study = contents.study
+    for table in (*STUDY_TABLES, *_NAMES):
+        con.execute(f"DELETE FROM {table} WHERE study = ?", [study])
+    for table, rows in contents.tables.items():
+        insert(con, table, rows)
+    ids = dict(con.execute("SELECT artifact, evaluation_id FROM stored_evaluations").fetchall())
+    found = contents.evaluations
+    named = [[f"{e.checkpoint}/{e.benchmark}", study, e.checkpoint, ids[e.artifact.key]] for e in found]
+    insert(con, "named_evaluations", named)
+    insert(con, "floor_evaluations", [[study, nuisance, ids[e.artifact.key]] for nuisance, e in contents.floor])
+    ids = dict(con.execute("SELECT artifact, divergence_id FROM stored_divergences").fetchall())
+    insert(con, "named_divergences", [[study, checkpoint, ids[a.key]] for checkpoint, a in contents.divergences])

@@ -40,17 +40,31 @@ SELECT study, base, target, arm, method, learning_rate, seed, step, checkpoint, 
        score, "drop", lost, gained, ci_low, ci_high, p_value, settings_hash
 FROM compared WHERE role = 'retention';
 
+-- KL to base along sampled answers; per token is the ratio of sums.
+CREATE VIEW divergences AS
+SELECT n.checkpoint, i.prompts, i.direction, sum(i.nats) / sum(i.tokens) AS nats_per_token,
+       avg(i.nats) AS nats_per_sequence, count(*) AS n, n.study
+FROM named_divergences n JOIN divergence_items i USING (divergence_id)
+GROUP BY n.study, n.checkpoint, i.prompts, i.direction;
+
 CREATE VIEW gain_drop AS
+WITH kl AS (
+    SELECT study, checkpoint, any_value(nats_per_token) FILTER (direction = 'forward') AS forward,
+           any_value(nats_per_token) FILTER (direction = 'reverse') AS reverse
+    FROM divergences WHERE prompts = 'target' GROUP BY study, checkpoint
+)
 SELECT g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.checkpoint,
        0 - max(g."drop") FILTER (g.role = 'target' AND g.metric = g.study_metric) AS gain,
        avg(g."drop") FILTER (g.role = 'retention' AND g.metric = g.study_metric) AS "drop",
        avg(g."drop") FILTER (g.role = 'retention' AND g.metric = g.study_metric AND NOT g.near) AS drop_far,
        0 - max(g."drop") FILTER (g.role = 'target' AND g.metric = 'exact') AS gain_exact,
-       CAST(NULL AS DOUBLE) AS kl_forward, CAST(NULL AS DOUBLE) AS kl_reverse,
+       CASE WHEN g.checkpoint = g.base THEN 0.0 ELSE any_value(kl.forward) END AS kl_forward,
+       CASE WHEN g.checkpoint = g.base THEN 0.0 ELSE any_value(kl.reverse) END AS kl_reverse,
        any_value(c.path_length) AS path_length, any_value(c.weight_distance) AS weight_distance,
        any_value(a.tokens_trained) AS tokens_trained, any_value(a.seconds) AS seconds, any_value(a.role) AS role
 FROM compared g JOIN checkpoints c USING (checkpoint) JOIN arms a ON a.arm = g.arm
-GROUP BY ALL;
+LEFT JOIN kl ON kl.study = g.study AND kl.checkpoint = g.checkpoint
+GROUP BY g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.checkpoint;
 
 CREATE VIEW flips AS
 SELECT g.study, g.arm, g.checkpoint, g.benchmark, x.item,
@@ -70,30 +84,127 @@ JOIN answers ay ON ay.evaluation_id = bs.evaluation_id AND ay.item = y.item AND 
 JOIN items i ON i.benchmark = g.benchmark AND i.item = x.item
 WHERE g.metric = g.study_metric AND g.lost IS NOT NULL AND x.score <> y.score;
 
--- The last checkpoint of every finished arm. Every seed's value is listed; there is no interval over seeds here.
+-- The last checkpoint of every finished arm, all items; nothing is selected, nothing averaged over learning rates.
 CREATE VIEW method_summary AS
 WITH last AS (
     SELECT g.*, a.style_distance, row_number() OVER (PARTITION BY g.arm ORDER BY g.step DESC) AS back
     FROM gain_drop g JOIN arms a USING (arm) WHERE a.role <> 'base' AND a.status = 'done'
+), cell AS (
+    SELECT study, base, target, method, learning_rate, role, count(*) AS arms, count(DISTINCT seed) AS seeds,
+           avg(gain) AS gain, avg("drop") AS "drop", avg(drop_far) AS drop_far, avg(gain_exact) AS gain_exact,
+           avg(kl_forward) AS kl_forward, avg(kl_reverse) AS kl_reverse, avg(weight_distance) AS weight_distance,
+           avg(style_distance) AS style_distance, list(gain ORDER BY seed) AS gain_by_seed,
+           list("drop" ORDER BY seed) AS drop_by_seed
+    FROM last WHERE back = 1 GROUP BY study, base, target, method, learning_rate, role
+), i AS (
+    SELECT study, method, learning_rate, any_value(low) FILTER (quantity = 'gain') AS gain_low,
+           any_value(high) FILTER (quantity = 'gain') AS gain_high, any_value(low) FILTER (quantity = 'drop') AS drop_low,
+           any_value(high) FILTER (quantity = 'drop') AS drop_high,
+           any_value(low) FILTER (quantity = 'drop_far') AS drop_far_low,
+           any_value(high) FILTER (quantity = 'drop_far') AS drop_far_high,
+           any_value(low) FILTER (quantity = 'gain_exact') AS gain_exact_low,
+           any_value(high) FILTER (quantity = 'gain_exact') AS gain_exact_high,
+           any_value(rule) FILTER (quantity = 'drop') AS interval_rule
+    FROM intervals GROUP BY study, method, learning_rate
 )
-SELECT study, base, target, method, learning_rate, count(*) AS arms, count(DISTINCT seed) AS seeds,
-       avg(gain) AS gain, CAST(NULL AS DOUBLE) AS gain_low, CAST(NULL AS DOUBLE) AS gain_high,
-       avg("drop") AS "drop", CAST(NULL AS DOUBLE) AS drop_low, CAST(NULL AS DOUBLE) AS drop_high,
-       avg(drop_far) AS drop_far, avg(gain_exact) AS gain_exact,
-       avg(style_distance) AS style_distance, list(gain ORDER BY seed) AS gain_by_seed, list("drop" ORDER BY seed) AS drop_by_seed, role,
-       'last checkpoint of every seed, all items' AS rule
-FROM last WHERE back = 1
-GROUP BY study, base, target, method, learning_rate, role;
+SELECT c.study, c.base, c.target, c.method, c.learning_rate, c.arms, c.seeds, c.gain, i.gain_low, i.gain_high, c."drop",
+       i.drop_low, i.drop_high, c.drop_far, i.drop_far_low, i.drop_far_high, c.gain_exact, i.gain_exact_low,
+       i.gain_exact_high, c.kl_forward, c.kl_reverse, c.weight_distance, c.style_distance, c.gain_by_seed, c.drop_by_seed,
+       c.role, 'last checkpoint of every seed, all items; interval: ' || coalesce(i.interval_rule, 'none') AS rule
+FROM cell c LEFT JOIN i ON i.study = c.study AND i.method = c.method AND i.learning_rate IS NOT DISTINCT FROM c.learning_rate;
+
+-- Drop where methods stand at the same gain, at the same distance from the base, at the same KL to it.
+CREATE VIEW matched_gain AS
+SELECT study, base, target, method, value AS gain, learning_rate, step, "drop", ci_low, ci_high, largest AS largest_gain,
+       gain_stderr, state AS verdict, at_edge, learning_rates, seeds, rule
+FROM matched WHERE axis = 'gain';
+CREATE VIEW matched_distance AS
+SELECT study, base, target, method, value AS weight_distance, learning_rate, step, "drop", ci_low, ci_high,
+       largest AS largest_distance, state AS verdict, seeds, rule
+FROM matched WHERE axis = 'weight_distance';
+CREATE VIEW matched_kl AS
+SELECT study, base, target, method, value AS kl_forward, learning_rate, step, "drop", ci_low, ci_high,
+       largest AS largest_kl, state AS verdict, seeds, rule
+FROM matched WHERE axis = 'kl_forward';
+
+-- The base evaluated again under changes that must not matter. The one exempt comparison of unlike settings.
+CREATE VIEW floor_runs AS
+SELECT f.study, f.study || '/base' AS base, f.nuisance, s.benchmark, p.metric, p.n, p."drop", p.lost, p.gained,
+       s.settings, bs.settings AS base_settings
+FROM floor_evaluations f
+JOIN stored_evaluations s USING (evaluation_id)
+JOIN named_evaluations be ON be.study = f.study AND be.checkpoint = f.study || '/base'
+JOIN stored_evaluations bs ON bs.evaluation_id = be.evaluation_id AND bs.benchmark = s.benchmark
+JOIN comparisons p ON p.evaluation_id = f.evaluation_id AND p.base_evaluation_id = bs.evaluation_id;
+
+CREATE VIEW noise_floor AS
+SELECT study, base, benchmark, metric, count(*) AS reevaluations, any_value(n) AS n, max(abs("drop")) AS max_abs_drop,
+       max(lost + gained) AS most_flips, max(lost + gained) / any_value(n) AS flip_rate,
+       CASE WHEN max(lost + gained) = 0 THEN 3.0 / any_value(n) END AS flip_rate_upper,
+       CASE WHEN max(lost + gained) = 0 THEN '0 of ' || any_value(n) || ' (≤ 3/' || any_value(n) || ')'
+            WHEN max(lost + gained) > 0 THEN max(lost + gained) || ' of ' || any_value(n) END AS flips
+FROM floor_runs GROUP BY study, base, benchmark, metric;
+
+-- What guessing alone would do to k-choice items: right->wrong flips that need no forgetting.
+CREATE VIEW chance_bounds AS
+WITH known AS (
+    SELECT c.*, b.choices AS k,
+           greatest(0.0, least(1.0, (b.choices * c.base_score - 1) / (b.choices - 1))) AS known_share
+    FROM compared c JOIN study_benchmarks b ON b.study = c.study AND b.benchmark = c.benchmark
+    WHERE b.choices > 1 AND c.metric = c.study_metric
+)
+SELECT study, arm, method, learning_rate, seed, step, checkpoint, benchmark, metric, k AS choices, n, base_score, known_share,
+       lost, 0.0 AS lost_if_guesses_persist, n * (1 - known_share) * (k - 1) / (k * k) AS lost_if_guesses_redrawn,
+       "drop", "drop" * k / (k - 1) AS drop_corrected
+FROM known;
+
+-- What stands behind a score: answers that do not parse, are cut or empty; lenient score; spill; the two sides of safety.
+CREATE VIEW audits AS
+WITH refusals AS (SELECT DISTINCT benchmark, target FROM items WHERE kind = 'harmful'),
+answered AS (
+    SELECT e.study, e.checkpoint, s.benchmark, e.evaluation_id, x.item, x.repeat, x.parsed, x.finish_reason, x.n_tokens,
+           x.response, i.kind, r.target IS NOT NULL AS refused
+    FROM named_evaluations e
+    JOIN stored_evaluations s USING (evaluation_id)
+    JOIN answers x USING (evaluation_id)
+    JOIN items i ON i.benchmark = s.benchmark AND i.item = x.item
+    LEFT JOIN refusals r ON r.benchmark = s.benchmark AND r.target = x.response
+), shares AS (
+    SELECT study, checkpoint, benchmark, evaluation_id, count(*) AS n,
+           1 - avg(CAST(parsed AS INTEGER)) AS unparsed, avg(CAST(finish_reason = 'length' AS INTEGER)) AS cut,
+           avg(CAST(trim(response) = '' AS INTEGER)) FILTER (n_tokens IS NOT NULL) AS empty, avg(n_tokens) AS mean_tokens,
+           avg(CAST(parsed AND NOT refused AS INTEGER)) FILTER (kind = 'harmful') AS harmful_compliance,
+           avg(CAST(refused AS INTEGER)) FILTER (kind = 'harmless') AS over_refusal
+    FROM answered GROUP BY study, checkpoint, benchmark, evaluation_id
+), spilt AS (
+    SELECT f.study, f.checkpoint, f.benchmark, count(*) AS lost,
+           avg(CAST(list_has_any(string_split(f.response, ' '), t.symbols) AS INTEGER)) AS spill
+    FROM flips f JOIN (SELECT study, list(symbol) AS symbols FROM target_symbols GROUP BY study) t USING (study)
+    JOIN study_benchmarks b ON b.study = f.study AND b.benchmark = f.benchmark
+    WHERE f.direction = 'lost' AND b.role = 'retention' GROUP BY f.study, f.checkpoint, f.benchmark
+)
+SELECT s.study, c.arm, s.checkpoint, s.benchmark, s.n, s.unparsed, s.cut, s.empty, s.mean_tokens, p.score AS strict,
+       l.score AS lenient, coalesce(x.lost, 0) AS lost, x.spill, s.harmful_compliance, s.over_refusal
+FROM shares s
+JOIN checkpoints c ON c.study = s.study AND c.checkpoint = s.checkpoint
+JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
+JOIN evaluation_scores p ON p.evaluation_id = s.evaluation_id AND p.metric = b.metric
+LEFT JOIN evaluation_scores l ON l.evaluation_id = s.evaluation_id AND l.metric = 'lenient'
+LEFT JOIN spilt x ON x.study = s.study AND x.checkpoint = s.checkpoint AND x.benchmark = s.benchmark
+WHERE b.role <> 'probe';
 
 CREATE VIEW controls AS
 WITH margin AS (
     SELECT study, coalesce(CAST(json_extract(primary_contrast, '$.margin') AS DOUBLE), 0.02) AS margin
     FROM studies WHERE is_current
 ), last AS (
-    SELECT a.study, a.method AS control, a.arm, a.status, max(c.step) AS step, max(c.weight_distance) AS weight_distance
+    SELECT a.study, a.method AS control, a.arm, a.status, json_extract_string(a.config, '$.harm') AS harm, max(c.step) AS step,
+           max(c.weight_distance) AS weight_distance
     FROM arms a LEFT JOIN checkpoints c USING (arm) WHERE a.role = 'control' GROUP BY ALL
 ), seen AS (
-    SELECT l.study, l.control, l.arm, l.status, l.weight_distance, g.gain, g."drop",
+    SELECT l.study, l.control, l.arm, l.status, l.weight_distance, l.harm, g.gain, g.gain_exact, g."drop",
+           (SELECT max(ci_low) FROM compared f WHERE f.checkpoint = g.checkpoint AND f.benchmark = l.harm
+            AND f.metric = f.study_metric) AS harm_low,
            (SELECT sum(lost + gained) FROM compared f WHERE f.arm = l.arm AND f.lost IS NOT NULL) AS flips,
            (SELECT max(abs(f."drop")) FROM compared f WHERE f.arm = l.arm) AS largest_change
     FROM last l LEFT JOIN gain_drop g ON g.arm = l.arm AND g.step = l.step
@@ -103,7 +214,9 @@ SELECT study, control, arm,
            WHEN 'learning_rate_0' THEN 'no change at all: every answer as the base gives it'
            WHEN 'constant_reward' THEN 'no change at all: equal rewards carry no signal'
            WHEN 'base_mixture' THEN 'drop within the margin: more of the same training'
+           WHEN 'random_reward' THEN 'no gain: the reward is a coin'
            WHEN 'style_placebo' THEN 'no gain: the content is wrong, only the style is taught'
+           WHEN 'planted_harm' THEN 'found: the interval of the drop on ' || harm || ' lies above 0'
        END AS expectation,
        gain, "drop", flips, weight_distance,
        CASE
@@ -111,6 +224,7 @@ SELECT study, control, arm,
            WHEN control IN ('learning_rate_0', 'constant_reward')
                THEN weight_distance = 0 AND flips = 0 AND largest_change = 0
            WHEN control = 'base_mixture' THEN abs("drop") <= margin
-           WHEN control = 'style_placebo' THEN gain <= margin
+           WHEN control IN ('random_reward', 'style_placebo') THEN coalesce(gain_exact, gain) <= margin
+           WHEN control = 'planted_harm' THEN harm_low > 0
        END AS passed
 FROM seen JOIN margin USING (study);

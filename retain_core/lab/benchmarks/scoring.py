@@ -20,9 +20,16 @@ def load(items: str, benchmark: str, **_: Any) -> dict[str, Any]:
 
 
 def exact(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """acc: the answer is the target, word for word. parsed: it has the form that was asked for."""
+    """acc: the answer is the target, word for word. lenient: the target stands somewhere in the answer.
+
+    parsed: the answer has the form that was asked for.
+    """
     answer = results[0].strip()
-    return {"acc": float(answer == doc["target"]), "parsed": float(bool(re.fullmatch(doc["form"], answer)))}
+    return {
+        "acc": float(answer == doc["target"]),
+        "lenient": float(f" {doc['target']} " in f" {answer} "),
+        "parsed": float(bool(re.fullmatch(doc["form"], answer))),
+    }
 
 
 def countdown_answer(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -1,0 +1,52 @@
+"""Intervals over seeds for every method at every learning rate, at the last checkpoint, on all items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from retain_core.analysis.scores import Cell, Questions, StudyScores
+from retain_core.stats.crossed import Components, Interval, mean_components, mean_drop_interval, similar
+
+
+class CellInterval(NamedTuple):
+    """One row of `intervals`. `quantity`: gain, gain_exact, drop, drop_far, or drop/<benchmark>."""
+
+    cell: Cell
+    quantity: str
+    interval: Interval
+
+
+def cell_intervals(scores: StudyScores) -> list[CellInterval]:
+    """Every quantity of every cell; the seed variance is moderated by the other cells of the study."""
+    found = []
+    for quantity, questions, sign in quantities(scores):
+        parts = {cell: components_of(scores, cell, questions) for cell in scores.cells}
+        for cell in scores.cells:
+            tables = [sign * scores.drops(q, cell.last()) for q in questions]
+            interval = mean_drop_interval(tables, others(cell, parts), [q.clusters for q in questions])
+            found.append(CellInterval(cell, quantity, interval))
+    return found
+
+
+def quantities(scores: StudyScores) -> list[tuple[str, list[Questions], float]]:
+    """(name, benchmarks averaged, sign): gain is a drop with the sign turned."""
+    far = [q for q in scores.retention if not q.near]
+    named: list[tuple[str, list[Questions], float]] = [("drop", scores.retention, 1.0)]
+    if far:
+        named.append(("drop_far", far, 1.0))
+    named += [(f"drop/{q.benchmark}", [q], 1.0) for q in scores.retention]
+    named += [(name, [q], -1.0) for name, q in (("gain", scores.gain), ("gain_exact", scores.exact)) if q]
+    return named
+
+
+def components_of(scores: StudyScores, cell: Cell, questions: Sequence[Questions]) -> Components:
+    """Variance components of a cell's mean over benchmarks, at the last checkpoints."""
+    return mean_components([scores.drops(q, cell.last()) for q in questions], [q.clusters for q in questions])
+
+
+def others(cell: Cell, parts: dict[Cell, Components]) -> list[Components]:
+    """The cells of similar drop whose seed variance moderates that of this one; those that cannot move are left out."""
+    own = parts[cell]
+    moving = [part for other, part in parts.items() if other is not cell and other.learning_rate != 0]
+    return similar(own.mean, moving)

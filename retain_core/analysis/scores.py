@@ -1,0 +1,192 @@
+"""A study's per-item scores as arrays, read from the warehouse once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from retain_core.stats.crossed import Labels
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one learning rate with all its finished seeds; the rows that a study's table shows."""
+
+    method: str
+    role: str
+    learning_rate: float | None
+    seeds: tuple[int | None, ...]
+    steps: tuple[int, ...]
+    """Evaluated by every seed, ascending, without the base's step 0."""
+    checkpoints: tuple[tuple[str, ...], ...]
+    """[seed][step] -> checkpoint."""
+    facts: dict[str, Floats] = field(hash=False, compare=False)
+    """weight_distance, kl_forward -> seeds x steps; NaN where unknown."""
+
+    def last(self) -> list[str]:
+        """The last checkpoint of every seed."""
+        return [row[-1] for row in self.checkpoints]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """One benchmark under one metric: its items in a fixed order."""
+
+    benchmark: str
+    metric: str
+    near: bool
+    clusters: Labels | None
+    select: Mask
+    """Items of the half on which points are chosen; the others are the report half."""
+
+
+@dataclass
+class StudyScores:
+    """Everything that the analysis of one study reads."""
+
+    study: str
+    target: str
+    spec: dict[str, Any]
+    cells: list[Cell]
+    retention: list[Questions]
+    gain: Questions | None
+    """The target under its primary metric; None for a study without a target."""
+    exact: Questions | None
+    scores: dict[tuple[str, str], dict[str, Floats]]
+    """(benchmark, metric) -> checkpoint -> one score an item, in the order of the questions."""
+
+    @property
+    def base(self) -> str:
+        """Address of the base."""
+        return f"{self.study}/base"
+
+    def of(self, questions: Questions, checkpoints: Sequence[str], items: Mask | None = None) -> Floats:
+        """Scores, items x checkpoints."""
+        found = self.scores[questions.benchmark, questions.metric]
+        table = np.column_stack([found[c] for c in checkpoints])
+        return table if items is None else table[items]
+
+    def drops(self, questions: Questions, checkpoints: Sequence[str], items: Mask | None = None) -> Floats:
+        """Base minus checkpoint, items x checkpoints."""
+        return self.of(questions, [self.base], items) - self.of(questions, checkpoints, items)
+
+    def methods(self) -> list[Cell]:
+        """The cells of methods, without the controls."""
+        return [cell for cell in self.cells if cell.role == "method"]
+
+    @property
+    def measured_gain(self) -> Questions | None:
+        """What gain is measured on where points are matched: the exact target score where there is one."""
+        return self.exact or self.gain
+
+
+def half(questions: Questions, name: str) -> Mask:
+    """The items of `select` or `report`."""
+    return questions.select if name == "select" else ~questions.select
+
+
+def clusters_of(questions: Questions, items: Mask | None = None) -> Labels | None:
+    """Cluster labels of the items, None where every item stands for itself."""
+    if questions.clusters is None or items is None:
+        return questions.clusters
+    return np.asarray(questions.clusters)[items]
+
+
+def read_scores(con: duckdb.DuckDBPyConnection, study: str) -> StudyScores:
+    """Everything about one study that the analysis needs; repeats of an item are averaged."""
+    row = con.execute("SELECT spec FROM studies WHERE study = ? AND is_current", [study]).fetchone()
+    assert row is not None
+    spec = json.loads(row[0])
+    scores, order = _scores(con, study)
+    questions = _questions(con, study, order)
+    by_role = "SELECT benchmark, metric FROM study_benchmarks WHERE study = ? AND role = ? ORDER BY rowid"
+    target = con.execute(by_role, [study, "target"]).fetchone()
+    named = con.execute(by_role, [study, "retention"]).fetchall()
+    return StudyScores(
+        study=study,
+        target=target[0] if target else "",
+        spec=spec,
+        cells=_cells(con, study, spec),
+        retention=[questions[pair] for pair in named if pair in questions],
+        gain=questions.get(target) if target else None,
+        exact=questions.get((target[0], "exact")) if target else None,
+        scores=scores,
+    )
+
+
+def _scores(
+    con: duckdb.DuckDBPyConnection, study: str
+) -> tuple[dict[tuple[str, str], dict[str, Floats]], dict[tuple[str, str], NDArray[np.int64]]]:
+    """(benchmark, metric) -> checkpoint -> scores by ascending item, and the items themselves."""
+    found = con.execute(
+        """SELECT s.benchmark, m.metric, n.checkpoint, list(x.score ORDER BY x.item) AS scores,
+               list(x.item ORDER BY x.item) AS items
+        FROM named_evaluations n JOIN stored_evaluations s USING (evaluation_id)
+        JOIN (SELECT evaluation_id, metric_id, item, avg(score) AS score FROM sample_scores
+              WHERE evaluation_id IN (SELECT evaluation_id FROM named_evaluations WHERE study = $study) GROUP BY ALL) x
+             USING (evaluation_id)
+        JOIN metrics m USING (metric_id)
+        JOIN study_benchmarks b ON b.study = n.study AND b.benchmark = s.benchmark
+        WHERE n.study = $study AND (m.metric = b.metric OR (b.role = 'target' AND m.metric = 'exact')) AND b.role <> 'probe'
+        GROUP BY ALL ORDER BY ALL""",
+        {"study": study},
+    )
+    scores: dict[tuple[str, str], dict[str, Floats]] = {}
+    order: dict[tuple[str, str], NDArray[np.int64]] = {}
+    while rows := found.fetchmany(500):
+        for benchmark, metric, checkpoint, values, items in rows:
+            scores.setdefault((benchmark, metric), {})[checkpoint] = np.asarray(values, dtype=np.float64)
+            order.setdefault((benchmark, metric), np.asarray(items, dtype=np.int64))
+    return scores, order
+
+
+def _questions(
+    con: duckdb.DuckDBPyConnection, study: str, order: dict[tuple[str, str], NDArray[np.int64]]
+) -> dict[tuple[str, str], Questions]:
+    near = dict(con.execute("SELECT benchmark, near FROM study_benchmarks WHERE study = ?", [study]).fetchall())
+    questions = {}
+    for (benchmark, metric), items in order.items():
+        known = con.execute("SELECT item, cluster, split FROM items WHERE benchmark = ?", [benchmark]).fetchall()
+        facts = {item: (cluster, split) for item, cluster, split in known}
+        clusters = [facts[item][0] for item in items.tolist()]
+        select = np.array([facts[item][1] == "select" for item in items.tolist()])
+        labels = None if any(c is None for c in clusters) else np.array(clusters)
+        questions[benchmark, metric] = Questions(benchmark, metric, bool(near[benchmark]), labels, select)
+    return questions
+
+
+def _cells(con: duckdb.DuckDBPyConnection, study: str, spec: dict[str, Any]) -> list[Cell]:
+    """Methods at learning rates in the order of the study file; only arms that are done."""
+    rows = con.execute(
+        """SELECT g.method, g.role, g.learning_rate, g.seed, g.step, g.checkpoint, g.weight_distance, g.kl_forward
+        FROM gain_drop g JOIN arms a USING (arm)
+        WHERE g.study = ? AND a.role <> 'base' AND a.status = 'done' ORDER BY g.step""",
+        [study],
+    ).fetchall()
+    order = {label: i for i, label in enumerate(m["label"] for m in spec["methods"])}
+    grouped: dict[tuple[str, str, float | None], dict[int | None, dict[int, tuple[Any, ...]]]] = {}
+    for method, role, rate, seed, step, *facts in rows:
+        grouped.setdefault((method, role, rate), {}).setdefault(seed, {})[step] = tuple(facts)
+    cells = []
+    for (method, role, rate), seeds in grouped.items():
+        chosen = tuple(sorted(seeds, key=lambda s: -1 if s is None else s))
+        steps = tuple(sorted(set.intersection(*(set(seeds[s]) for s in chosen))))
+        if not steps:
+            continue
+
+        def table(place: int, chosen: Any = chosen, steps: Any = steps, seeds: Any = seeds) -> Floats:
+            return np.array([[seeds[s][t][place] for t in steps] for s in chosen], dtype=np.float64)
+
+        names = tuple(tuple(str(seeds[s][t][0]) for t in steps) for s in chosen)
+        facts_by_name = {"weight_distance": table(1), "kl_forward": table(2)}
+        cells.append(Cell(method, role, rate, chosen, steps, names, facts_by_name))
+    return sorted(cells, key=lambda c: (order.get(c.method, len(order)), c.method, c.learning_rate or 0.0))

@@ -1,0 +1,199 @@
+"""KL to base, both ways, on target and retention prompts (measurement: section 1).
+
+Forward is E over y ~ base of sum_t KL(base(.|x,y<t) || checkpoint(.|x,y<t)), reverse the same with y ~
+checkpoint and the two models exchanged. Answers are sampled at temperature 1 from the whole distribution,
+the sum runs over the full vocabulary at every position of the answer with its stop token, so only the
+answers are random, not the KL along them. The answers of the base are drawn once.
+
+Owns two artifacts:
+base_samples   samples.parquet: prompts (target | retention), prompt, answer (token ids)
+divergence     divergence.parquet: prompts, direction (forward | reverse), item, nats, tokens; meta: reason
+               (why there are no rows, where there are none)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retain_core.arms import computed_by
+from retain_core.canonical import hash64
+from retain_core.store import Artifact, Store, key_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SAMPLES, ROWS = "samples.parquet", "divergence.parquet"
+PROMPTS_PER_SET = 200
+MAX_NEW_TOKENS = 16
+SEED = 0
+DIVERGENCE_VERSION = 1
+"""Raised when equal settings would give other numbers."""
+SEQUENCES_PER_PASS = 200
+
+
+@dataclass(frozen=True)
+class DivergenceSettings:
+    """What both artifacts depend on beside the models."""
+
+    base: str
+    """Fingerprint of the base."""
+    dataset_key: str
+    target: str
+    retention: tuple[str, ...]
+    """The retention benchmarks, in the study's order: their prompts take turns."""
+    threads: int
+    chat_template: str
+
+    def inputs(self) -> dict[str, Any]:
+        """Canonical inputs of the base's samples."""
+        return {
+            "base_samples": self.base, "dataset": self.dataset_key, "target": self.target,
+            "retention": list(self.retention), "prompts_per_set": PROMPTS_PER_SET, "max_new_tokens": MAX_NEW_TOKENS,
+            "seed": SEED, "threads": self.threads, "chat_template": self.chat_template,
+            "divergence_version": DIVERGENCE_VERSION, **computed_by("torch", "transformers"),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DivergencePlan:
+    """The divergences of one checkpoint, to be computed or found."""
+
+    checkpoint: dict[str, Any]
+    settings: DivergenceSettings
+    kind = "divergence"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the numbers depend on."""
+        return {"divergence": self.checkpoint, "samples": key_of(self.settings.inputs())}
+
+    @property
+    def key(self) -> str:
+        """The key of the artifact."""
+        return key_of(self.inputs)
+
+
+def prompts_of(items: Path, settings: DivergenceSettings) -> dict[str, list[str]]:
+    """`target` and `retention` -> prompts; those of the retention benchmarks in turn."""
+
+    def read(benchmark: str) -> list[str]:
+        lines = (items / f"{benchmark}.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)["prompt"] for line in lines]
+
+    each = [read(name) for name in settings.retention]
+    mixed = [prompt for turn in zip(*each, strict=False) for prompt in turn]
+    return {"target": read(settings.target)[:PROMPTS_PER_SET], "retention": mixed[:PROMPTS_PER_SET]}
+
+
+def sample_base(store: Store, weights: Path, settings: DivergenceSettings, items: Path) -> None:
+    """Draw the base's answers and publish them, if they are not there."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    inputs = settings.inputs()
+    if store.find("base_samples", key_of(inputs)):
+        return
+    model, tokenizer = load_model(weights)
+    rows: list[dict[str, Any]] = []
+    for name, prompts in prompts_of(items, settings).items():
+        answers = _sampled(model, tokenizer, prompts)
+        rows += [{"prompts": name, "prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)]
+    with store.create("base_samples", key_of(inputs), inputs) as draft:
+        pq.write_table(pa.Table.from_pylist(rows), draft.path / SAMPLES, compression="zstd")
+
+
+class Divergences:
+    """Computes the divergences of one checkpoint after another; the base is read once."""
+
+    def __init__(self, base_weights: Path, samples: Artifact) -> None:
+        import pyarrow.parquet as pq
+
+        self._base, self._tokenizer = load_model(base_weights)
+        self._samples: list[dict[str, Any]] = pq.read_table(samples.file(SAMPLES)).to_pylist()
+
+    def measure(self, store: Store, plan: DivergencePlan, model: Any, tokenizer: Any) -> None:
+        """Publish both directions on both sets of prompts."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        same_words = tokenizer.get_vocab() == self._tokenizer.get_vocab()
+        rows = self._rows(model, tokenizer) if same_words else []
+        schema = pa.schema(
+            [("prompts", pa.string()), ("direction", pa.string()), ("item", pa.int64()), ("nats", pa.float64()),
+             ("tokens", pa.int32())]
+        )  # fmt: skip
+        with store.create("divergence", plan.key, plan.inputs) as draft:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft.path / ROWS, compression="zstd")
+            draft.meta["reason"] = None if same_words else "the checkpoint's tokenizer has another vocabulary than the base's"
+
+    def _rows(self, model: Any, tokenizer: Any) -> list[dict[str, Any]]:
+        rows = []
+        for name in ("target", "retention"):
+            drawn = [s for s in self._samples if s["prompts"] == name]
+            prompts = [s["prompt"] for s in drawn]
+            own = _sampled(model, tokenizer, prompts)
+            forward = kl_along(self._base, model, tokenizer, prompts, [s["answer"] for s in drawn])
+            reverse = kl_along(model, self._base, tokenizer, prompts, own)
+            for direction, found in (("forward", forward), ("reverse", reverse)):
+                rows += [
+                    {"prompts": name, "direction": direction, "item": hash64(prompt), "nats": nats, "tokens": tokens}
+                    for prompt, (nats, tokens) in zip(prompts, found, strict=True)
+                ]
+        return rows
+
+
+def kl_along(
+    p: PreTrainedModel, q: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: list[list[int]]
+) -> list[tuple[float, int]]:
+    """(sum over the answer's positions of KL(p || q) in nats, number of positions) for each prompt and its answer.
+
+    `answers` are token ids that end with the stop token unless they were cut; prompts are rendered by the
+    chat template. Both models read the same tokens.
+    """
+    import torch
+
+    from retain_core.training.encode import encode_prompts
+
+    encoded = encode_prompts(tokenizer, prompts)
+    found: list[tuple[float, int]] = []
+    for start in range(0, len(encoded), SEQUENCES_PER_PASS):
+        chosen = slice(start, start + SEQUENCES_PER_PASS)
+        heads, tails = encoded[chosen], answers[chosen]
+        longest = max(len(h) + len(t) for h, t in zip(heads, tails, strict=True))
+        rows = [h + t + [0] * (longest - len(h) - len(t)) for h, t in zip(heads, tails, strict=True)]
+        ids = torch.tensor(rows, device=p.device)
+        place = torch.arange(longest, device=p.device)
+        ends = torch.tensor([len(h) + len(t) for h, t in zip(heads, tails, strict=True)], device=p.device)[:, None]
+        starts = torch.tensor([len(h) for h in heads], device=p.device)[:, None]
+        mask = (place < ends).long()
+        # The distribution at position t is the one that the token at t+1 was drawn from.
+        counted = (place >= starts - 1) & (place < ends - 1)
+        with torch.no_grad():
+            log_p = p(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
+            log_q = q(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1).double() * counted
+        found += [(max(0.0, nats), len(t)) for nats, t in zip(kl.sum(1).tolist(), tails, strict=True)]
+    return found
+
+
+def load_model(weights: Path) -> tuple[Any, Any]:
+    """A model in float32 on the device at hand, ready to be asked, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32, use_safetensors=True).to(device).eval()
+    return model, AutoTokenizer.from_pretrained(weights)
+
+
+def _sampled(model: Any, tokenizer: Any, prompts: list[str]) -> list[list[int]]:
+    from transformers import set_seed
+
+    from retain_core.training.sampling import sample_ids
+
+    set_seed(SEED)
+    return sample_ids(model, tokenizer, prompts, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS)

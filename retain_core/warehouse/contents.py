@@ -1,0 +1,141 @@
+"""What one study puts into the warehouse: rows for the study's tables and the artifacts to be read.
+
+Built from a study's plan alone; nothing is read from Parquet here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from retain_core.arms import ArmSpec
+from retain_core.canonical import canonical_json
+from retain_core.evaluation.benchmarks import BENCHMARKS, primary_metric
+from retain_core.evaluation.evaluate import EvaluationPlan, Plan
+from retain_core.plan import PlannedArm, StudyPlan
+from retain_core.revisions import Revision
+from retain_core.store import Artifact
+from retain_core.study import Study
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation artifact under the name that the study gives it."""
+
+    checkpoint: str
+    benchmark: str
+    settings: dict[str, Any]
+    artifact: Artifact
+
+
+@dataclass
+class Contents:
+    """All that a study says, ready to be inserted."""
+
+    study: str
+    tables: dict[str, list[list[Any]]]
+    """Table -> its rows of this study."""
+    evaluations: list[Evaluated]
+    floor: list[tuple[str, Evaluated]] = field(default_factory=list)
+    """(nuisance, the base evaluated again under it)."""
+    divergences: list[tuple[str, Artifact]] = field(default_factory=list)
+    """(checkpoint, its divergence artifact)."""
+
+
+STUDY_TABLES = ("studies", "study_benchmarks", "arms", "checkpoints", "support", "target_symbols")
+
+
+def contents_of(plan: StudyPlan, revisions: list[Revision], errors: dict[str, str]) -> Contents:
+    """What a trained study puts into the warehouse. `errors` maps the arms that failed to why."""
+    study = plan.study
+    base = f"{study.study}/base"
+    checkpoints: list[list[Any]] = [[base, base, study.study, 0, None, None, True, 0.0, 0.0]]
+    evaluations, divergences = _found(base, plan.base_evaluations), []
+    for arm in plan.arms:
+        for step in arm.evaluated_steps:
+            name = arm.spec.checkpoint(step)
+            checkpoints.append(_checkpoint_row(arm, step))
+            evaluations += _found(name, arm.evaluations[step])
+            divergences += [(name, a) for p, a in arm.evaluations[step] if a and p.kind == "divergence"]
+    support: list[list[Any]] = []
+    if plan.support:
+        items = plan.support.inputs["items"]
+        support = [[study.study, base, study.target, int(k), v, items] for k, v in plan.support.meta["pass_at"].items()]
+    tables = {
+        "studies": [study_row(study.study, r) for r in revisions],
+        "study_benchmarks": _benchmark_rows(study),
+        "arms": [_base_row(plan), *(_arm_row(plan, arm, errors) for arm in plan.arms)],
+        "checkpoints": checkpoints,
+        "support": support,
+        "target_symbols": [[study.study, symbol] for symbol in target_symbols(plan)],
+    }
+    floor = [(name, found) for name, pairs in plan.floor.items() for found in _found(base, pairs)]
+    return Contents(study.study, tables, evaluations, floor, divergences)
+
+
+def target_symbols(plan: StudyPlan) -> list[str]:
+    """Words that the target's answers use and those of no retention benchmark do (for the spill audit)."""
+    if plan.base.lab is None:
+        return []
+    from retain_core.lab.vocabulary import target_only
+
+    return target_only(plan.world.private_symbols)
+
+
+def _found(checkpoint: str, pairs: Sequence[tuple[Plan, Artifact | None]]) -> list[Evaluated]:
+    return [Evaluated(checkpoint, p.benchmark, p.settings, a) for p, a in pairs if a and isinstance(p, EvaluationPlan)]
+
+
+def study_row(study: str, revision: Revision) -> list[Any]:
+    """The row of `studies` for one revision."""
+    contrast = revision.spec.get("primary")
+    return [
+        study, revision.number, canonical_json(revision.spec), revision.spec_hash,
+        canonical_json(contrast) if contrast else None, revision.declared_at, revision.declared_at, revision.current,
+        list(revision.looks),
+    ]  # fmt: skip
+
+
+def _benchmark_rows(study: Study) -> list[list[Any]]:
+    named: list[tuple[str, str | None, str, bool | None]] = [(study.target, None, "target", None)]
+    named += [(r.benchmark, r.metric, "retention", r.near) for r in study.retention]
+    named += [(name, None, "probe", None) for name in study.probes]
+    return [
+        [study.study, name, metric or primary_metric(name), role, near, BENCHMARKS[name].choices]
+        for name, metric, role, near in named
+    ]
+
+
+def _base_row(plan: StudyPlan) -> list[Any]:
+    study, weights = plan.study, plan.base_weights
+    base = f"{study.study}/base"
+    init_seed = plan.base.lab.seed if plan.base.lab else None
+    return [
+        base, study.study, base, study.target, "base", "none", "base", canonical_json(study.base), None, None, None,
+        init_seed, None, None, "done" if plan.base_ready else "missing", None, 0, 0, 0, 0, 0, None, 0.0, 0.0, 0.0, None,
+        weights.created_at if weights else None, plan.base.fingerprint,
+    ]  # fmt: skip
+
+
+def _arm_row(plan: StudyPlan, arm: PlannedArm, errors: dict[str, str]) -> list[Any]:
+    spec, meta = arm.spec, arm.record.meta if arm.record else {}
+    status = "done" if arm.done else "failed" if spec.arm in errors else "missing"
+    distance, path = meta.get("distances", {}).get(str(spec.steps[-1]), (None, None))
+    init_seed = plan.base.lab.seed if plan.base.lab else None
+    return [
+        spec.arm, spec.study, f"{spec.study}/base", spec.target, spec.method, spec.config["algorithm"], spec.role,
+        canonical_json({**spec.config, "updates": spec.updates, "sequences_per_update": spec.sequences_per_update}),
+        spec.learning_rate, spec.seed, spec.seed, init_seed, spec.seed, None, status, errors.get(spec.arm),
+        meta.get("updates"), meta.get("sequences"), meta.get("unique_prompts"), meta.get("tokens_trained"),
+        meta.get("tokens_generated"), meta.get("style_distance"), meta.get("seconds"), path, distance, meta.get("git_sha"),
+        arm.record.created_at if arm.record else None, spec.key,
+    ]  # fmt: skip
+
+
+def _checkpoint_row(arm: PlannedArm, step: int) -> list[Any]:
+    spec: ArmSpec = arm.spec
+    distances = arm.record.meta["distances"] if arm.record else {}
+    distance, path = distances.get(str(step), (None, None))
+    kept = step in spec.kept_steps() if spec.trained else True
+    return [spec.checkpoint(step), spec.arm, spec.study, step, None, None, kept, distance, path]
