@@ -61,6 +61,24 @@ def sql(
     print(sql_text(query, form))
 
 
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="lm-eval output folder or file, or a checkpoint such as lab/base", metavar="A")],
+    b: Annotated[str, typer.Argument(help="the second model, in the same way", metavar="B")],
+    metric: Annotated[list[str] | None, typer.Option(help="benchmark=metric; can be given several times")] = None,
+    cluster: Annotated[str | None, typer.Option(help="field of the documents that says which items are alike")] = None,
+    flips: Annotated[int, typer.Option(min=0, help="print so many lost items with both answers")] = 0,
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
+) -> None:
+    """What did model B lose against model A? Paired, from the answers of both; nothing is trained or run."""
+    from retain_core.imported.table import compare_text
+
+    text, notes = compare_text(a, b, metric or [], cluster, flips, form)
+    print(text)
+    for note in notes:
+        print(f"retain: note: {note}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
     from retain_core.errors import RetainError

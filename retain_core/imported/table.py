@@ -1,0 +1,228 @@
+"""`retain compare`: reading both sides, and printing the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import get_args
+
+from retain_core.errors import InputError
+from retain_core.imported.compare import Comparison, Flip, Row, compare_runs
+from retain_core.imported.samples import Item, read_run
+from retain_core.warehouse.query import Format, render
+
+COLUMNS = (
+    "benchmark", "metric", "role", "unit", "n", "clusters", "score_a", "score_b", "drop", "ci_low", "ci_high", "lost", "gained",
+    "p_value", "p_holm", "detectable", "choices", "drop_chance_corrected",
+)  # fmt: skip
+"""Of `--format csv` and `--format json`: fractions, as in the warehouse."""
+LONGEST = 1000
+"""Characters of a prompt or answer that `--flips` prints."""
+
+
+def compare_text(
+    a: str, b: str, metrics: Sequence[str] = (), cluster: str | None = None, flips: int = 0, form: str = "table"
+) -> tuple[str, list[str]]:
+    """The comparison as text, and for csv and json the notes that the text has no place for.
+
+    `a` and `b` are folders or files of lm-eval, or checkpoints of the home; `metrics` are `benchmark=key`.
+    Raises InputError, one sentence, when they cannot be compared.
+    """
+    if form not in get_args(Format):
+        raise InputError(f"unknown format {form!r}; known: {', '.join(get_args(Format))}")
+    if flips and form in ("csv", "json"):
+        raise InputError("--flips goes with --format table or markdown")
+    asked = {}
+    for text in metrics:
+        name, found, key = text.partition("=")
+        if not (name and found and key):
+            raise InputError(f"--metric {text}: write benchmark=metric, such as gsm8k=exact_match,flexible-extract")
+        asked[name] = key
+    comparison = _compare(a, b, asked, cluster)
+    if form in ("csv", "json"):
+        rows = [tuple(asdict(row)[c] for c in COLUMNS) for row in comparison.rows]
+        if (mean := comparison.mean) is not None:
+            told = {"benchmark": "(mean)", "role": "mean", "unit": "fraction", "drop": mean.drop, "ci_low": mean.ci_low}
+            told["ci_high"] = mean.ci_high
+            rows.append(tuple(told.get(c) for c in COLUMNS))
+        return render(list(COLUMNS), rows, form), list(comparison.notes)  # type: ignore[arg-type]
+    blocks = [_heading(comparison), *_tables(comparison, form), _reading(comparison)]
+    if comparison.notes:
+        blocks.append("\n".join(f"Note: {note}" for note in comparison.notes))
+    if flips:
+        blocks.append(_flips(comparison, flips))
+    return "\n\n".join(blocks), []
+
+
+def _compare(a: str, b: str, metrics: dict[str, str], cluster: str | None) -> Comparison:
+    here = [Path(x).exists() or x.endswith((".json", ".jsonl")) for x in (a, b)]
+    if all(here):
+        left, right = read_run(Path(a), cluster), read_run(Path(b), cluster)
+        if cluster is not None and not any(i.cluster is not None for x in left.benchmarks for i in x.items):
+            raise InputError(f"--cluster {cluster}: no document of {a} has that field")
+        return compare_runs(left, right, metrics)
+    if any(here):
+        raise InputError(f"{b if here[0] else a} does not exist; compare two files or folders, or two checkpoints of the home")
+    if cluster is not None:
+        raise InputError("--cluster is for sample files; the home knows the clusters of its benchmarks")
+    from retain_core.imported.checkpoints import read_checkpoints
+    from retain_core.settings import settings
+
+    if not settings().warehouse.is_file():
+        raise InputError(f"{a} does not exist, and this home has no warehouse with checkpoints to compare")
+    left, right, declared, roles = read_checkpoints(settings().warehouse, a, b)
+    return compare_runs(left, right, declared | metrics, roles)
+
+
+def _heading(found: Comparison) -> str:
+    lines = [f"{side}: {run.source}" + (f" ({run.model})" if run.model and run.model not in run.source else "")
+             for side, run in (("A", found.a), ("B", found.b))]  # fmt: skip
+    return "\n".join([*lines, "Drop is A - B on the same items, in points: + means that B lost, - that B gained."])
+
+
+def _tables(found: Comparison, form: str) -> Iterator[str]:
+    counted = [row for row in found.rows if row.role == "mean"]
+    if counted:
+        yield _table(counted, form)
+    targets = [row for row in found.rows if row.role == "target"]
+    if targets:
+        yield f"The target of training, not part of the mean:\n{_gap(form)}{_table(targets, form)}"
+    beside = [row for row in found.rows if row.role == "beside"]
+    if beside:
+        yield f"Beside, each in its own unit (higher is better), never part of a mean:\n{_gap(form)}{_table(beside, form)}"
+
+
+def _gap(form: str) -> str:
+    return "\n" if form == "markdown" else ""
+
+
+def _table(rows: Sequence[Row], form: str) -> str:
+    names = ["benchmark", "metric", "n", "A", "B", "drop", "95 % interval", "lost", "gained", "p", "p (Holm)", "detectable"]
+    if any(row.clusters is not None for row in rows):
+        names.insert(3, "clusters")
+    cells = [_cells(row, names) for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(names)]
+    # Everything but the two names reads better to the right; text cells are not moved by `render`.
+    padded = [[c if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in cells]
+    heads = [name if i < 2 else name.rjust(w) for i, (name, w) in enumerate(zip(names, widths, strict=True))]
+    text = render(heads, [tuple(row) for row in padded], form)  # type: ignore[arg-type]
+    return text.rsplit("\n", 1)[0] if form == "table" else text
+
+
+def _cells(row: Row, names: Sequence[str]) -> list[str]:
+    interval = "refused" if row.ci_low is None else f"[{_signed(row.ci_low, row)}, {_signed(row.ci_high, row)}]"
+    told = {
+        "benchmark": row.benchmark, "metric": row.metric, "n": str(row.n), "clusters": _whole(row.clusters),
+        "A": _plain(row.score_a, row), "B": _plain(row.score_b, row), "drop": _signed(row.drop, row), "95 % interval": interval,
+        "lost": _whole(row.lost), "gained": _whole(row.gained), "p": _p(row.p_value), "p (Holm)": _p(row.p_holm),
+        "detectable": "" if row.detectable is None else _plain(row.detectable, row),
+    }  # fmt: skip
+    return [told[name] for name in names]
+
+
+def _plain(value: float, row: Row) -> str:
+    if row.unit == "fraction":
+        return f"{100 * value:.1f}"
+    return f"{value:.4g}" + (" nats" if row.unit == "nats" else "")
+
+
+def _signed(value: float | None, row: Row) -> str:
+    if value is None:
+        return ""
+    if row.unit == "fraction":
+        return points(value)
+    return f"{value:+.3g}"
+
+
+def points(fraction: float) -> str:
+    """A difference in points, with its sign; 0.0 without one."""
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
+def _whole(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.01 else f"{value:.2f}"
+
+
+def _reading(found: Comparison) -> str:
+    """What to read into the table."""
+    counted = [row for row in found.rows if row.role == "mean"]
+    lines = []
+    if (mean := found.mean) is not None:
+        interval = "no interval" if mean.ci_low is None or mean.ci_high is None else (
+            f"95 % interval {points(mean.ci_low)} to {points(mean.ci_high)}")  # fmt: skip
+        lines.append(f"Mean drop over these {mean.benchmarks} benchmarks: {points(mean.drop)} points ({interval}).")
+    changed = [row for row in counted if row.beyond_chance]
+    tested = f" (Holm over {len(counted)} benchmarks)" if len(counted) > 1 else ""
+    told = [f"{row.benchmark} {'lost' if row.drop > 0 else 'gained'} {100 * abs(row.drop):.1f} points" for row in changed]
+    if counted:
+        lines.append(f"Changed beyond chance at the 5 % level{tested}: {', '.join(told) or 'no benchmark'}.")
+    for row in counted:
+        flips = (row.lost or 0) + (row.gained or 0)
+        if row.lost is not None and row.gained is not None and flips >= 3 * abs(row.lost - row.gained) and flips:
+            lines.append(
+                f"{row.benchmark}: {flips} of {row.n} answers flipped ({row.lost} lost, {row.gained} gained), which the net "
+                f"of {points(row.drop)} points hides."
+            )
+        if row.lost == row.gained == 0:
+            lines.append(f"{row.benchmark}: 0 of {row.n} answers flipped (so at most {300 / row.n:.1f} % do, 95 % sure).")
+    seen = [row for row in counted if row.detectable is not None]
+    if seen:
+        lines.append(
+            "Detectable is the smallest true drop that a comparison like this one finds 4 times in 5: a smaller one is not "
+            "excluded by a large p."
+        )
+    lines.append("This speaks for these two checkpoints only: training B again with another seed would give other numbers.")
+    return "\n".join(lines)
+
+
+def _flips(found: Comparison, most: int) -> str:
+    """Up to `most` lost items, taken in turn from the benchmarks."""
+    by_benchmark: dict[str, list[Flip]] = {}
+    for flip in found.lost:
+        by_benchmark.setdefault(flip.benchmark, []).append(flip)
+    in_turn = [flip for round_ in zip_longest(*by_benchmark.values()) for flip in round_ if flip is not None][:most]
+    if not in_turn:
+        return "No item was lost."
+    return "\n\n".join([f"Lost items, {len(in_turn)} of {len(found.lost)}:", *(_flip(flip) for flip in in_turn)])
+
+
+def _flip(flip: Flip) -> str:
+    before, after = flip.item, flip.after
+    lines = [f"--- {before.part}, doc_id {before.doc_id}, {flip.metric}"]
+    told = (
+        ("prompt", before.prompt),
+        ("A", _answer(before, flip.metric)),
+        ("B", _answer(after, flip.metric)),
+        ("target", before.target),
+    )
+    for name, text in told:
+        lines.append(f"{name + ':':8}" + _cut(text, end=name == "prompt").replace("\n", "\n        "))
+    return "\n".join(lines)
+
+
+def _answer(item: Item, metric: str) -> str:
+    """The answer, and what the metric read from it where that is another text."""
+    read = item.extracted.get(metric, item.response)
+    if item.choices:
+        return read
+    return item.response if read in ("", item.response) else f"{item.response}   (read as {read})"
+
+
+def _cut(text: str, *, end: bool) -> str:
+    """At most LONGEST characters: the end of a prompt, the beginning of an answer."""
+    if len(text) <= LONGEST:
+        return text
+    return (
+        f"[{len(text) - LONGEST} characters] … {text[-LONGEST:]}"
+        if end
+        else f"{text[:LONGEST]} … [{len(text) - LONGEST} characters]"
+    )
