@@ -27,6 +27,17 @@ def run(study: StudyFile) -> None:
 
 
 @app.command()
+def extend(
+    name: Annotated[str, typer.Argument(help="name of a study that was run", metavar="NAME")],
+    seeds: Annotated[int, typer.Option("--seeds", help="how many seeds to add")],
+) -> None:
+    """Add seeds to a study after looking at it; every further look at its contrast spends alpha."""
+    from flows.commands import extend_study
+
+    raise typer.Exit(extend_study(name, seeds))
+
+
+@app.command()
 def plan(study: StudyFile) -> None:
     """Show the arms of a study and what of it is done; runs nothing."""
     from retain_core.commands import plan_text

@@ -10,17 +10,36 @@ import time
 from pathlib import Path
 
 from retain_core import run, workers
-from retain_core.errors import ArmsFailedError
+from retain_core.errors import ArmsFailedError, InputError
 from retain_core.report.summary import closing_lines
+from retain_core.revisions import more_seeds, revisions_of
 from retain_core.settings import Settings, settings
-from retain_core.store import write_atomically
+from retain_core.store import Store, write_atomically
 from retain_core.study import Study, load_study
 
 
 def run_study(path: Path) -> int:
     """Run a study file to its end and print the closing lines. Returns the exit code."""
+    return _run(load_study(path))
+
+
+def extend_study(name: str, count: int) -> int:
+    """Add seeds to a study that was run, as another look at its contrast, and run them. Returns the exit code."""
+    config = settings()
+    current = next((r for r in revisions_of(Store(config.artifacts, read_only=True), name) if r.current), None)
+    if current is None:
+        raise InputError(f"no study {name!r} was run in {config.home}")
+    if count < 1:
+        raise InputError("--seeds says how many seeds are added: at least 1")
+    study = more_seeds(Study.model_validate(current.spec), count)
+    code = _run(study)
+    print(f"\nto keep the seeds, say `seeds: [{', '.join(map(str, study.seeds))}]` in the study file", flush=True)
+    return code
+
+
+def _run(study: Study) -> int:
     started = time.perf_counter()
-    study, config = load_study(path), settings()
+    config = settings()
     try:
         cached = _refresh(study, config)
         failure = "" if cached else _run_flow(study, config)

@@ -19,7 +19,8 @@ def sql_text(sql: str, form: str) -> str:
 
 def plan_text(path: Path) -> str:
     """Every arm of a study file with what is done and what is missing, and what that will cost."""
-    from retain_core.cost import cost_lines
+    from retain_core.cost import cost_lines, seconds_per_seed
+    from retain_core.detectable import detectable_lines
     from retain_core.plan import plan_study
     from retain_core.run import parallel_arms
     from retain_core.store import Store
@@ -45,6 +46,8 @@ def plan_text(path: Path) -> str:
             f"base {study.base.model}: {base}",
             f"{len(plan.arms)} arms: {cached} cached, {len(plan.arms) - cached} to do",
             *cost_lines(plan, store, parallel_arms(study)),
+            "",
+            *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]
     )
 

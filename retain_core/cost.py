@@ -47,6 +47,16 @@ def known_seconds(store: Store) -> dict[str, float]:
     return {algorithm: sum(values) / len(values) for algorithm, values in spent.items()}
 
 
+def seconds_per_seed(plan: StudyPlan, store: Store) -> float | None:
+    """Training seconds of one more seed of every method and learning rate; None where earlier arms do not tell."""
+    known = known_seconds(store)
+    first = plan.study.seeds[0]
+    cells = [arm.spec for arm in plan.arms if arm.spec.role == "method" and arm.spec.seed == first]
+    if not cells or any(spec.config["algorithm"] not in known for spec in cells):
+        return None
+    return sum(known[spec.config["algorithm"]] * spec.updates for spec in cells)
+
+
 def cost_lines(plan: StudyPlan, store: Store, lanes: int) -> list[str]:
     """The cost of what is still to do, as sentences."""
     todo = [arm for arm in plan.arms if not arm.done]

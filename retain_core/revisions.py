@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from retain_core.errors import InputError
+from retain_core.stats.sequential import MOST_LOOKS
 from retain_core.store import Store, write_atomically
 from retain_core.study import Study
 
@@ -36,10 +38,11 @@ def revisions_of(store: Store, study: str) -> list[Revision]:
     return [Revision(**{**entry, "looks": tuple(entry["looks"])}) for entry in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def declare(store: Store, study: Study, earlier_looks: tuple[int, ...] = ()) -> list[Revision]:
+def declare(store: Store, study: Study) -> list[Revision]:
     """Make the study's text its current revision, a new one if it was never declared.
 
-    `earlier_looks` are the seeds at the looks that this text extends.
+    A text that only adds seeds to one whose results were seen is another look at the same contrast.
+    Raises InputError when that would be the fourth.
     """
     known = revisions_of(store, study.study)
     spec_hash = study.spec_hash()
@@ -47,12 +50,36 @@ def declare(store: Store, study: Study, earlier_looks: tuple[int, ...] = ()) -> 
         return known
     if all(r.spec_hash != spec_hash for r in known):
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        looks = (*earlier_looks, len(study.seeds))
-        known = [*known, Revision(len(known) + 1, study.model_dump(mode="json"), spec_hash, now, True, looks)]
+        spec = study.model_dump(mode="json")
+        looks = (*_earlier_looks(store, known, spec), len(study.seeds))
+        if len(looks) > MOST_LOOKS:
+            raise InputError(
+                f"{study.study}: seeds were added after looking {MOST_LOOKS - 1} times already; more looks would find "
+                "differences by chance. Declare a new study under another name"
+            )
+        known = [*known, Revision(len(known) + 1, spec, spec_hash, now, True, looks)]
     marked = [replace(r, current=r.spec_hash == spec_hash) for r in known]
     text = json.dumps([asdict(r) for r in marked], indent=1)
     write_atomically(store.root / "studies" / f"{study.study}.json", text)
     return marked
+
+
+def more_seeds(study: Study, count: int) -> Study:
+    """The same study with so many seeds more, numbered on from the highest."""
+    first = max(study.seeds) + 1
+    return Study.model_validate({**study.model_dump(), "seeds": (*study.seeds, *range(first, first + count))})
+
+
+def _earlier_looks(store: Store, known: list[Revision], spec: dict[str, Any]) -> tuple[int, ...]:
+    """The looks of the newest revision that has fewer seeds, is the same otherwise, and whose results were seen."""
+    if not spec["primary"]:
+        return ()
+    seen = {a.inputs["spec_hash"] for key in store.keys("summary") if (a := store.find("summary", key))}
+    for revision in reversed(known):
+        same = {**revision.spec, "seeds": spec["seeds"]} == spec
+        if same and set(revision.spec["seeds"]) < set(spec["seeds"]) and revision.spec_hash in seen:
+            return revision.looks
+    return ()
 
 
 def studies(store: Store) -> list[str]:

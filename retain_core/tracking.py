@@ -165,9 +165,9 @@ def _results(arm: str, con: duckdb.DuckDBPyConnection) -> list[_Point]:
                WHERE arm = ? AND role = 'retention' AND metric = study_metric ORDER BY ALL"""
     for step, benchmark, drop in con.execute(drops, [arm]).fetchall():
         points.append(_Point(f"drop/{benchmark}", drop, step))
-    both = 'SELECT step, gain, "drop", gain_exact FROM gain_drop WHERE arm = ? ORDER BY step'
-    for step, gain, drop, exact in con.execute(both, [arm]).fetchall():
-        values = {"gain": gain, "drop": drop, "gain_exact": exact}
+    both = 'SELECT step, gain, "drop", gain_exact, kl_forward, kl_reverse FROM gain_drop WHERE arm = ? ORDER BY step'
+    for step, gain, drop, exact, forward, reverse in con.execute(both, [arm]).fetchall():
+        values = {"gain": gain, "drop": drop, "gain_exact": exact, "kl/forward": forward, "kl/reverse": reverse}
         points += [_Point(key, value, step) for key, value in values.items() if value is not None]
     return points
 

@@ -67,7 +67,6 @@ class Contrast:
     interval_90: tuple[float, float]
     level: float
     """Nominal two-sided level of `interval`."""
-    state: str
     rule: str
     primary: bool
     word: str
@@ -253,13 +252,24 @@ def _row(pair: Pair, said: Declared, p_adjusted: float, primary: bool) -> Contra
     known = bool(whole.stderr > 0)
     worth = type_s_m(said.margin, whole.stderr, whole.df, pair.level) if known else None
     return Contrast(
-        a=pair.a, b=pair.b, at=pair.at, rates=pair.rates, interval=whole, interval_90=intervals[1], level=pair.level,
-        state=pair.state, rule=f"{pair.rule}; {whole.rule}", primary=primary, word=word,
+        a=pair.a,
+        b=pair.b,
+        at=pair.at,
+        rates=pair.rates,
+        interval=whole,
+        interval_90=intervals[1],
+        level=pair.level,
+        rule=f"{pair.rule}; {whole.rule}",
+        primary=primary,
+        word=word,
         reason=said.withheld if word == "withheld" else None,
-        robust=robust(whole.estimate, without) if read else None, p_adjusted=p_adjusted,
-        diff_far=pair.estimate(far) if read and far else missing, type_s=worth.type_s if worth else missing, type_m=worth.type_m if worth else missing,
+        robust=robust(whole.estimate, without) if read else None,
+        p_adjusted=p_adjusted,
+        diff_far=pair.estimate(far) if read and far else missing,
+        type_s=worth.type_s if worth else missing,
+        type_m=worth.type_m if worth else missing,
         benchmarks=_per_benchmark(pair, without) if primary and read else (),
-    )  # fmt: skip
+    )
 
 
 def _per_benchmark(pair: Pair, without: Sequence[float]) -> tuple[PerBenchmark, ...]:

@@ -25,11 +25,11 @@ ANALYSIS_VERSION = 1
 _TABLES = ("intervals", "contrasts", "contrast_benchmarks", "matched", "pareto", "kl_law", "looks")
 
 
-def store_analysis(con: duckdb.DuckDBPyConnection, study: str) -> bool:
-    """Compute and store what does not stand there yet. Returns whether anything had to be computed."""
+def store_analysis(con: duckdb.DuckDBPyConnection, study: str) -> str:
+    """Compute and store the analysis, if the answers changed. Returns the hash of what it was computed from."""
     inputs = _inputs(con, study)
     if con.execute("SELECT 1 FROM analyses WHERE study = ? AND inputs = ?", [study, inputs]).fetchone():
-        return False
+        return inputs
     for table in ("analyses", *_TABLES):
         con.execute(f"DELETE FROM {table} WHERE study = ?", [study])
     scores = read_scores(con, study)
@@ -38,7 +38,7 @@ def store_analysis(con: duckdb.DuckDBPyConnection, study: str) -> bool:
     if scores.cells and scores.retention:
         _store(con, scores, declared(scores, len(looks), looks[-1], _withheld(con, scores)), np.random.default_rng(seed))
     insert(con, "analyses", [[study, inputs, seed]])
-    return True
+    return inputs
 
 
 def _inputs(con: duckdb.DuckDBPyConnection, study: str) -> str:

@@ -17,6 +17,7 @@ from retain_core.plan import PlannedArm, StudyPlan
 from retain_core.revisions import Revision
 from retain_core.store import Artifact
 from retain_core.study import Study
+from retain_core.warehouse.trend import trend_rows
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,16 @@ class Contents:
     """(checkpoint, its divergence artifact)."""
 
 
-STUDY_TABLES = ("studies", "study_benchmarks", "arms", "checkpoints", "support", "target_symbols")
+STUDY_TABLES = ("studies", "study_benchmarks", "arms", "checkpoints", "support", "target_symbols", "trend")
 
 
-def contents_of(plan: StudyPlan, revisions: list[Revision], errors: dict[str, str]) -> Contents:
-    """What a trained study puts into the warehouse. `errors` maps the arms that failed to why."""
+def contents_of(
+    plan: StudyPlan, revisions: list[Revision], errors: dict[str, str], summaries: Sequence[Artifact] = ()
+) -> Contents:
+    """What a trained study puts into the warehouse.
+
+    `errors` maps the arms that failed to why; `summaries` is what the study said at earlier times.
+    """
     study = plan.study
     base = f"{study.study}/base"
     checkpoints: list[list[Any]] = [[base, base, study.study, 0, None, None, True, 0.0, 0.0]]
@@ -69,6 +75,7 @@ def contents_of(plan: StudyPlan, revisions: list[Revision], errors: dict[str, st
         "checkpoints": checkpoints,
         "support": support,
         "target_symbols": [[study.study, symbol] for symbol in target_symbols(plan)],
+        "trend": [row for summary in summaries for row in trend_rows(summary)],
     }
     floor = [(name, found) for name, pairs in plan.floor.items() for found in _found(base, pairs)]
     return Contents(study.study, tables, evaluations, floor, divergences)

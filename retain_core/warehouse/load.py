@@ -17,6 +17,7 @@ from retain_core.canonical import canonical_json
 from retain_core.errors import RetainError
 from retain_core.evaluation.answers import ANSWERS, SCORES
 from retain_core.evaluation.divergence import ROWS
+from retain_core.published import load_published
 from retain_core.store import Artifact
 from retain_core.warehouse.analyse import store_analysis
 from retain_core.warehouse.compare import store_comparisons
@@ -35,8 +36,8 @@ class LoadResult:
 
     evaluations: int
     """Evaluations whose answers were read from Parquet."""
-    analysed: bool
-    """Whether anything had to be computed anew from the answers."""
+    analysis: str
+    """Hash of everything that the analysis of the study was computed from."""
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
@@ -50,6 +51,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
         con.begin()
         for name in ("schema.sql", "views.sql"):
             con.execute(files("retain_core.warehouse").joinpath(name).read_text(encoding="utf-8"))
+        load_published(con)
         con.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
         con.commit()
     return con
@@ -67,14 +69,14 @@ def load_contents(path: Path, contents: Contents) -> LoadResult:
             # One thread: sums of floats depend on their order, and a rebuilt file must hold equal numbers.
             con.execute("SET threads TO 1")
             store_comparisons(con, contents.study)
-            analysed = store_analysis(con, contents.study)
+            analysis = store_analysis(con, contents.study)
             con.commit()
         except BaseException:
             con.rollback()
             raise
     finally:
         con.close()
-    return LoadResult(added, analysed)
+    return LoadResult(added, analysis)
 
 
 def _version(path: Path) -> int | None:
