@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 from retain_core import __version__
@@ -36,29 +35,36 @@ def points(value: float | None) -> str:
 
 def render(results: Results, plane: str) -> str:
     """The page as HTML. Everything that comes from data is escaped."""
-    from jinja2 import Environment, select_autoescape
+    from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
-    environment = Environment(autoescape=select_autoescape(default_for_string=True), trim_blocks=False)
+    environment = Environment(autoescape=True, loader=PackageLoader("retain_core.report"))
     environment.filters["points"] = points
-    template = environment.from_string(files("retain_core.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        r=results, plane=Markup(plane), points=points, provenance=provenance(results),
+    return environment.get_template("page.html.j2").render(
+        r=results, plane=Markup(plane), points=points, provenance=provenance(results), interval=interval,
         rate=lambda rate: "" if rate is None else rate_text(rate),
+        number=lambda value: "" if value is None else f"{value:.3g}",
+        percent=lambda value: "" if value is None else f"{100 * value:.1f}",
+        p_text=lambda p: "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}",
     )  # fmt: skip
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """An interval of fractions in points; empty when there is none."""
+    return "" if low is None else f"[{points(low)}, {points(high)}]"
 
 
 def provenance(results: Results) -> list[tuple[str, str]]:
     """What a reader needs to judge or repeat the study."""
     done = [arm for arm in results.arms if arm["status"] == "done"]
     trained = sum(arm["seconds"] or 0 for arm in done)
-    budget = results.spec["budget"]
+    budget = results.spec.get("budget")
     return [
         ("spec hash", results.revision["spec_hash"]),
         ("code", f"retain {__version__}, commit {next((a['git_sha'] for a in done if a['git_sha']), 'unknown')}"),
         ("packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
         ("machine", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
-        ("budget per arm", f"{budget['updates']} updates of {budget['sequences_per_update']} sequences"),
+        ("budget per arm", f"{budget['updates']} updates of {budget['sequences_per_update']} sequences" if budget else "none"),
         ("arms", f"{len(done)} of {len(results.arms)} done; {trained:.0f} s of training in all"),
         ("seeds", ", ".join(map(str, results.spec["seeds"]))),
         ("study file", json.dumps(results.spec, sort_keys=True)),
