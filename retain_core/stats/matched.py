@@ -6,13 +6,15 @@ linearly in the fitted gain. Steps that the fit pools have one gain, so they are
 drop. A seed that does not reach g is never left out: it is in the average. The same works on other axes that
 have one value per seed and step (distance from the base's weights, forward KL).
 
-Interval: target items and retention items (or clusters) are resampled together, and the whole fit is redone;
-this gives the item part, kinks of the fit included. The seed part comes from the fit linearised at g and is
-moderated over arms as for a plain drop: seeds are too few to be resampled (with two, a resample is one seed
-twice half of the time). Fractions, not points.
+Interval: around g the result is a weighted sum of means over items: those of the drops at the steps on both
+sides of g, less the slope of drop in gain times those of the gains. Target items, retention items (or
+clusters) and seeds all vary in it, and it is analysed as any weighted mean over benchmarks that share seeds,
+with the seed part moderated over arms. This replaces a joint resample of items and seeds: of two seeds a
+resample is one of them twice half of the time, and `make coverage` shows how seldom such an interval holds
+the truth. Fractions, not points.
 
 Source: measurement, sections 3 and 4; isotonic fit by the min-max formula of Robertson, Wright and Dykstra
-(1988), equal weights.
+(1988), equal weights; linearisation: the delta method.
 """
 
 from __future__ import annotations
@@ -42,12 +44,8 @@ LARGEST_STDERR = 0.01
 """Standard error of the gain above which nothing is read off at a gain."""
 SHARE_OF_LARGEST = 0.8
 """g may be at most this share of a method's largest gain."""
-LARGEST_UNREACHED = 0.025
-"""Share of resamples that may miss g."""
-RESAMPLES = 2000
 
 _TIE = 1e-12
-_CHUNK = 4_000_000  # entries of a weight matrix held at once
 
 Floats = NDArray[np.float64]
 
@@ -160,8 +158,10 @@ def drop_at(axis: ArrayLike, drop: ArrayLike, at: float) -> Floats:
 
     NaN where the fit stays below `at`. A step where the fit equals `at` gives its own (pooled) drop.
     """
-    value, reached = _interpolated(axis, drop, at)
-    return np.where(reached, value, np.nan)
+    fit, level = _knots(axis, drop)
+    below, above, share, reached = _bracket(fit, at)
+    low, high = (np.take_along_axis(level, index, -1)[..., 0] for index in (below, above))
+    return np.where(reached, low + share * (high - low), np.nan)
 
 
 def crossing(curve: Curve, at: float) -> Crossing | None:
@@ -197,14 +197,7 @@ def matched_components(curve: Curve, at: float) -> Components | None:
     return None if found is None else _linear(curve, found)
 
 
-def drop_at_matched(
-    curve: Curve,
-    at: float,
-    rng: np.random.Generator,
-    others: Sequence[Components] = (),
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> Matched:
+def drop_at_matched(curve: Curve, at: float, others: Sequence[Components] = (), level: float = 0.95) -> Matched:
     """Drop of one curve at `at` with its interval; `others` are `matched_components` of similar arms."""
     found, largest, missing = crossing(curve, at), float(isotonic(curve.mean_axis)[-1]), float("nan")
     if found is None:
@@ -212,12 +205,9 @@ def drop_at_matched(
     stderr = _axis_stderr(curve, found)
     if reason := _unreadable(curve, at, stderr, largest):
         return Matched(refused(missing, reason, curve.seeds, _count(curve)), stderr, largest, found.step)
-    drawn, missed = _resampled([curve], at, rng, resamples)
-    if missed > LARGEST_UNREACHED:
-        return Matched(refused(missing, TOO_NOISY, curve.seeds, _count(curve)), stderr, largest, found.step)
     own = _linear(curve, found)
-    interval = interval_over_seeds(found.drop, (float(drawn[0].var(ddof=1)), own.df_items), [(own, others)], level)
-    return Matched(interval, stderr, largest, found.step)
+    items = (own.ms_items / (own.n * own.seeds), own.df_items)
+    return Matched(interval_over_seeds(found.drop, items, [(own, others)], level), stderr, largest, found.step)
 
 
 def choose_learning_rate(curves: Mapping[float, Curve], at: float) -> float | None:
@@ -234,10 +224,8 @@ def method_at_matched(
     select: Mapping[float, Curve],
     report: Mapping[float, Curve],
     at: float,
-    rng: np.random.Generator,
     others: Sequence[Components] = (),
     level: float = 0.95,
-    resamples: int = RESAMPLES,
 ) -> Matched:
     """Drop of a method at `at`: learning rate chosen on the `select` half, drop shown on the `report` half.
 
@@ -251,20 +239,18 @@ def method_at_matched(
         seeds, n = (f(map(g, report.values())) for f, g in ((min, lambda c: c.seeds), (max, _count)))
         missing = float("nan")
         return Matched(refused(missing, NOT_REACHED, seeds, n), missing, largest, missing)
-    return replace(drop_at_matched(report[rate], at, rng, others, level, resamples), learning_rate=rate)
+    return replace(drop_at_matched(report[rate], at, others, level), learning_rate=rate)
 
 
 def matched_contrast(
     a: Curve,
     b: Curve,
     at: float,
-    rng: np.random.Generator,
     others: Sequence[Components] = (),
     others_b: Sequence[Components] | None = None,
     level: float = 0.95,
-    resamples: int = RESAMPLES,
 ) -> Interval:
-    """Drop of a - drop of b, both at `at`. The items are shared, so one resample serves both; seeds are not.
+    """Drop of a - drop of b, both at `at`. The items are shared, and so is the base; seeds are not.
 
     The first word that holds for either curve (not reached, gain too noisy) holds for the contrast.
     """
@@ -279,13 +265,13 @@ def matched_contrast(
     for curve, hit in zip((a, b), hits, strict=True):
         if reason := _unreadable(curve, at, _axis_stderr(curve, hit), float(isotonic(curve.mean_axis)[-1])):
             return refused(float("nan"), reason, seeds, n)
-    drawn, missed = _resampled([a, b], at, rng, resamples)
-    if missed > LARGEST_UNREACHED:
-        return refused(float("nan"), TOO_NOISY, seeds, n)
+    sides = [_tables(curve, hit) for curve, hit in zip((a, b), hits, strict=True)]
+    difference = [x.mean(axis=1, keepdims=True) - y.mean(axis=1, keepdims=True) for x, y in zip(*sides, strict=True)]
+    both = weighted_components(difference, [1.0] * len(difference))
     parts = [_linear(curve, hit) for curve, hit in zip((a, b), hits, strict=True)]
-    items = (float((drawn[0] - drawn[1]).var(ddof=1)), min(part.df_items for part in parts))
     pools = [(parts[0], others), (parts[1], others if others_b is None else others_b)]
-    return interval_over_seeds(hits[0].drop - hits[1].drop, items, pools, level, alone=THESE_SEEDS)
+    estimate = hits[0].drop - hits[1].drop
+    return interval_over_seeds(estimate, (both.ms_items / both.n, both.df_items), pools, level, alone=THESE_SEEDS)
 
 
 def pareto_front(gains: ArrayLike, drops: ArrayLike) -> list[int]:
@@ -327,14 +313,6 @@ def _bracket(fit: Floats, at: float) -> tuple[NDArray[np.intp], NDArray[np.intp]
     return below, above, np.clip(share, 0.0, 1.0), reached
 
 
-def _interpolated(axis: ArrayLike, drop: ArrayLike, at: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """Drop at `at` and whether it is reached; the last step's drop where it is not."""
-    fit, level = _knots(axis, drop)
-    below, above, share, reached = _bracket(fit, at)
-    low, high = (np.take_along_axis(level, index, -1)[..., 0] for index in (below, above))
-    return low + share * (high - low), reached
-
-
 def _axis_stderr(curve: Curve, found: Crossing) -> float:
     """Standard error over items of the seeds' mean at the crossing.
 
@@ -356,54 +334,14 @@ def _by_step(units: Floats, seeds: int) -> Floats:
     return units.reshape(len(units), seeds, -1)
 
 
-def _linear(curve: Curve, found: Crossing) -> Components:
-    """Components of sum over steps of weight x (drop - slope x axis), seeds in the columns."""
-    tables = [_by_step(units, curve.seeds) @ found.weights for units in curve.drop_units]
-    weights = [1 / len(tables)] * len(tables)
+def _tables(curve: Curve, found: Crossing) -> list[Floats]:
+    """Units x seeds of every benchmark, then of the target; the sum of their means is the linearised drop."""
+    tables = [_by_step(units, curve.seeds) @ found.weights / len(curve.drops) for units in curve.drop_units]
     if curve.axis_units is not None:
-        tables.append(_by_step(curve.axis_units, curve.seeds) @ found.weights)
-        weights.append(-found.slope)
-    else:  # no items, so only the seeds' means move
-        tables[0] = tables[0] - found.slope / weights[0] * (curve.axis @ found.weights)
-    return replace(weighted_components(tables, weights), mean=found.drop)
+        return [*tables, -found.slope * (_by_step(curve.axis_units, curve.seeds) @ found.weights)]
+    return [tables[0] - found.slope * (curve.axis @ found.weights), *tables[1:]]  # no items: only the seeds' means move
 
 
-def _resampled(curves: Sequence[Curve], at: float, rng: np.random.Generator, resamples: int) -> tuple[Floats, float]:
-    """Drop at `at` in resamples of items, one row per curve, and the share of resamples that miss `at`.
-
-    A resample that misses it keeps the last step's drop. Deviations are scaled by sqrt(n / (n - 1)).
-    """
-    drops = [np.zeros((resamples, len(curve.steps))) for curve in curves]
-    for tables in zip(*(curve.drop_units for curve in curves), strict=True):
-        means = _resampled_means(tables, curves, rng, resamples)
-        for total, mean in zip(drops, means, strict=True):
-            total += mean / len(curves[0].drops)
-    if all(curve.axis_units is not None for curve in curves):
-        axes = _resampled_means([u for c in curves if (u := c.axis_units) is not None], curves, rng, resamples)
-    else:
-        axes = [np.broadcast_to(curve.mean_axis, drop.shape) for curve, drop in zip(curves, drops, strict=True)]
-    drawn, missed = [], np.zeros(resamples, dtype=bool)
-    for axis, drop in zip(axes, drops, strict=True):
-        value, reached = _interpolated(axis, drop, at)
-        drawn.append(value)
-        missed |= ~reached
-    return np.asarray(drawn), float(missed.mean())
-
-
-def _resampled_means(
-    tables: Sequence[Floats], curves: Sequence[Curve], rng: np.random.Generator, resamples: int
-) -> list[Floats]:
-    """Means over resampled units at every step, seeds averaged; all curves see the same units."""
-    means = [_by_step(units, curve.seeds).mean(axis=1) for units, curve in zip(tables, curves, strict=True)]
-    n, widths = len(means[0]), [mean.shape[1] for mean in means]
-    together = np.concatenate(means, axis=1)
-    centre = together.mean(axis=0)
-    rows = max(1, _CHUNK // n)
-    drawn = []
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        picks = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
-        drawn.append(counts @ together / n)
-    scaled = centre + (np.concatenate(drawn) - centre) * np.sqrt(n / (n - 1))
-    return np.split(scaled, np.cumsum(widths)[:-1], axis=1)
+def _linear(curve: Curve, found: Crossing) -> Components:
+    tables = _tables(curve, found)
+    return replace(weighted_components(tables, [1.0] * len(tables)), mean=found.drop)
