@@ -32,14 +32,15 @@ def read_checkpoints(warehouse: Path, a: str, b: str) -> tuple[Run, Run, dict[st
         for address in (a, b):
             _refuse_unknown(con, address)
         declared = con.execute(
-            """SELECT DISTINCT ON (benchmark) benchmark, metric, role FROM study_benchmarks JOIN checkpoints USING (study)
-            WHERE checkpoint IN ($a, $b) ORDER BY ALL""",
+            """SELECT DISTINCT ON (benchmark) benchmark, metric, role, choices
+            FROM study_benchmarks JOIN checkpoints USING (study) WHERE checkpoint IN ($a, $b) ORDER BY ALL""",
             {"a": a, "b": b},
         ).fetchall()
         prompts = {(name, item): prompt for name, item, prompt in con.execute(_PROMPTS, {"a": a, "b": b}).fetchall()}
-        runs = [_run(con, address, prompts) for address in (a, b)]
-    metrics = {name: metric for name, metric, _ in declared if metric is not None}
-    roles: dict[str, Role] = {name: _role(role) for name, _, role in declared}
+        choices = {name: k or 0 for name, _, _, k in declared}
+        runs = [_run(con, address, prompts, choices) for address in (a, b)]
+    metrics = {name: metric for name, metric, _, _ in declared if metric is not None}
+    roles: dict[str, Role] = {name: _role(role) for name, _, role, _ in declared}
     return runs[0], runs[1], metrics, roles
 
 
@@ -60,28 +61,37 @@ def _refuse_unknown(con: duckdb.DuckDBPyConnection, address: str) -> None:
     )
 
 
-def _run(con: duckdb.DuckDBPyConnection, address: str, prompts: dict[tuple[str, int], str]) -> Run:
-    settings = dict(
-        con.execute("SELECT DISTINCT benchmark, settings FROM evaluations WHERE checkpoint = $c", {"c": address}).fetchall()
-    )
+def _run(con: duckdb.DuckDBPyConnection, address: str, prompts: dict[tuple[str, int], str], choices: dict[str, int]) -> Run:
+    told = con.execute("SELECT DISTINCT benchmark, settings FROM evaluations WHERE checkpoint = $c", {"c": address}).fetchall()
+    settings = {name: _flat(json.loads(text)) for name, text in told}
     rows: dict[str, dict[int, list[tuple[Any, ...]]]] = {}
     for name, *row in con.execute(_ANSWERS, {"checkpoint": address}).fetchall():
         rows.setdefault(name, {}).setdefault(row[1], []).append(tuple(row))
     benchmarks = []
-    for name, items in rows.items():
-        keys = dict.fromkeys(row[0] for found in items.values() for row in found)
+    for name, found in rows.items():
+        keys = dict.fromkeys(row[0] for same in found.values() for row in same)
         metrics = {key: Metric(key, key not in _LOWER, "negated" if key in _LOWER else "score") for key in keys}
-        told = tuple(_item(address, name, found, prompts.get((name, item), "")) for item, found in items.items())
-        benchmarks.append(Benchmark(name, metrics, told, json.loads(settings[name]), {}, address))
+        items = tuple(
+            _item(address, name, same, prompts.get((name, item), ""), choices.get(name, 0)) for item, same in found.items()
+        )
+        benchmarks.append(Benchmark(name, metrics, items, settings[name], {}, address))
     return Run(address, address, tuple(benchmarks))
 
 
-def _item(address: str, benchmark: str, rows: list[tuple[Any, ...]], prompt: str) -> Item:
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with `versions: {torch: ...}` as `versions.torch`, so that a refusal names the one that differs."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _item(address: str, benchmark: str, rows: list[tuple[Any, ...]], prompt: str, choices: int) -> Item:
     """One item from its rows, a row per metric."""
     _, item, doc_id, cluster, _, response, target, repeats = rows[0]
     scores = {row[0]: -row[4] if row[0] in _LOWER else row[4] for row in rows}
     return Item(
         doc_id=doc_id, part=benchmark, doc_hash=str(item), prompt_hash=None, target_hash=None, prompt=prompt,
-        target=target, response=response or "", extracted={}, scores=scores, weights={}, repeats=repeats, cluster=cluster,
-        place=f"{address}/{benchmark}, item {item}",
+        target=target, response=response or "", extracted={}, scores=scores, weights={}, choices=choices, repeats=repeats,
+        cluster=cluster, place=f"{address}/{benchmark}, item {item}",
     )  # fmt: skip

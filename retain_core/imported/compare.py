@@ -114,7 +114,7 @@ def compare_runs(
     for x, y in pairs:
         named = (metrics or {}).get(x.name)
         if named is None and not x.metrics and len(pairs) > 1:
-            notes.append(f"{x.name} is left out: {few(f'{k} is {why}' for k, why in x.left_out.items())}")
+            notes.append(f"{x.name} is left out: {few(f'{k} ({why})' for k, why in x.left_out.items())}")
             continue
         key = _metric_key(x, named)
         matched = match_items(x, y)
@@ -185,7 +185,7 @@ def _metric_key(x: Benchmark, named: str | None) -> str:
         return x.metric
     if named in x.metrics or named in x.left_out:
         return named
-    keys = [key for key in x.metrics if key.split(",")[0] == named]
+    keys = [key for key in (*x.metrics, *x.left_out) if key.split(",")[0] == named]
     if len(keys) != 1:
         raise InputError(
             f"--metric {x.name}={named}: {'say which of ' + ', '.join(keys) if keys else 'no such metric'}; "

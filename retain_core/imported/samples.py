@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tqdm import tqdm
+
 from retain_core.errors import InputError
 
 PREFERRED = (
@@ -33,6 +35,8 @@ _NOT_A_MEAN = ("median", "f1", "matthews_corrcoef", "bleu", "chrf", "chrf++", "t
 """Aggregations over all items at once: no item has a score of its own."""
 _HIGHER = dict.fromkeys(PREFERRED[:9], True) | dict.fromkeys(("acc_bytes", "acc_mutual_info", "likelihood"), True)
 _LOWER = dict.fromkeys(("nats_per_token", "wer", "cer", "ter", "brier_score", "mse", "mae"), False)
+_NO_MEAN = "not a mean of item scores"
+_UNCLEAR = "nothing says whether higher is better; keep results_*.json beside the samples"
 _DIRECTION = _HIGHER | _LOWER
 """Whether higher is better, for files whose results are not beside them."""
 _ROW = {
@@ -59,8 +63,8 @@ class Metric:
     """One number of a benchmark, by its full harness key such as `exact_match,strict-match`."""
 
     key: str
-    higher_is_better: bool | None
-    """As lm-eval says; None when nothing says it. Item scores are always turned so that higher is better."""
+    higher_is_better: bool
+    """As lm-eval says. Item scores are always turned so that higher is better."""
     form: Literal["score", "negated", "log-likelihood"] = "score"
     """How the item scores come from what lm-eval wrote: as they are, negated because lower is better, or the
     log-likelihood in nats (per word or byte) behind a perplexity."""
@@ -124,7 +128,7 @@ class Benchmark:
                     return key
         if not self.metrics:
             reasons = "; ".join(f"{key}: {why}" for key, why in self.left_out.items()) or "it has no metric"
-            raise InputError(f"{self.source}: {self.name} has no score for each item ({reasons})")
+            raise InputError(f"{self.source}: {self.name} has no metric that can be compared ({reasons})")
         return next(iter(self.metrics))
 
     def item_scores(self, key: str) -> list[float]:
@@ -133,10 +137,6 @@ class Benchmark:
             why = f" ({self.left_out[key]})" if key in self.left_out else ""
             raise InputError(
                 f"{self.source}: {self.name} has no metric {key}{why}; it has {', '.join(self.metrics) or 'none to compare'}"
-            )
-        if self.metrics[key].higher_is_better is None:
-            raise InputError(
-                f"{self.source}: nothing says whether a higher {key} is better; keep results_*.json beside the samples"
             )
         for item in self.items:
             if key not in item.scores:
@@ -238,7 +238,7 @@ def _results(path: Path) -> dict[str, Any]:
 
 def _read_files(source: Path, files: list[tuple[Path, Path | None]], cluster: str | None, *, named: bool = True) -> Run:
     runs: dict[Path | None, tuple[dict[str, Any], list[_Part]]] = {}
-    for file, results in files:
+    for file, results in tqdm(files, desc=f"reading {source}", leave=False, disable=None):
         if results not in runs:
             runs[results] = (_results(results) if results else {}, [])
         told, parts = runs[results]
@@ -277,12 +277,12 @@ def _read_part(file: Path, name: str, told: dict[str, Any], cluster: str | None)
         metric = _metric(
             key, aggregations.get(short), told.get("higher_is_better", {}).get(name, {}).get(short), reported.get(key)
         )
-        if (
-            metric is None
-            or key in odd
-            or not (_known(aggregations.get(short)) or _agrees(metric, _turned(metric) * mean(values[key].values())))
+        if isinstance(metric, str):
+            left_out[key] = metric
+        elif key in odd or not (
+            _known(aggregations.get(short)) or _agrees(metric, _turned(metric) * mean(values[key].values()))
         ):
-            left_out[key] = "not a mean of item scores"
+            left_out[key] = _NO_MEAN
         else:
             metrics[key] = metric
     items = tuple(_item(file, name, doc_id, by_filter, metrics, values, cluster) for doc_id, by_filter in sorted(rows.items()))
@@ -308,16 +308,16 @@ def _values(
     return values, odd
 
 
-def _metric(key: str, aggregation: Any, higher: bool | None, reported: Any) -> Metric | None:
-    """What is known of a metric; None when lm-eval computes it over all items at once."""
+def _metric(key: str, aggregation: Any, higher: bool | None, reported: Any) -> Metric | str:
+    """What is known of a metric, or why it cannot be compared."""
     name = key.split(",")[0]
     if aggregation in _NOT_A_MEAN:
-        return None
+        return _NO_MEAN
     value = float(reported) if isinstance(reported, int | float) else None
     if name in _LOG_LIKELIHOODS and aggregation in (None, *_LOG_LIKELIHOODS, "weighted_perplexity"):
         return Metric(key, False, "log-likelihood", value)
     higher = _DIRECTION.get(name) if higher is None else higher
-    return Metric(key, higher, "score" if higher is not False else "negated", value)
+    return _UNCLEAR if higher is None else Metric(key, higher, "score" if higher else "negated", value)
 
 
 def _turned(metric: Metric) -> int:
