@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -10,39 +11,42 @@ import numpy as np
 from retain_core.errors import RetainError
 from retain_core.stats import paired as stats
 
+_CHUNK = 2_000_000
+"""Scores that are worked on at once, so that memory does not grow with the warehouse; an evaluation is never split."""
+
 _MOMENTS = """
-WITH x AS ({rows}), m AS (
-    SELECT *, avg(value) OVER (PARTITION BY pair, metric) AS mean FROM x
+WITH x AS MATERIALIZED ({rows}), m AS (
+    SELECT pair, metric, avg(value) AS mean FROM x GROUP BY ALL
 ), g AS (
-    SELECT pair, metric, cluster, sum(value - mean) AS s FROM m WHERE cluster IS NOT NULL GROUP BY ALL
-), c AS (
-    SELECT pair, metric, count(*) AS clusters, sum(s * s) AS cluster_squares FROM g GROUP BY ALL
+    SELECT x.pair, x.metric, x.cluster, any_value(m.mean) AS mean, count(*) AS n, sum(x.value - m.mean) AS s,
+           sum((x.value - m.mean) ** 2) AS squares {by_cluster}
+    FROM x JOIN m ON m.pair = x.pair AND m.metric = x.metric GROUP BY ALL
 )
-SELECT m.pair, m.metric, count(*) AS n, any_value(c.clusters)::DOUBLE AS clusters,
-       any_value(c.cluster_squares) AS cluster_squares, avg(value) AS mean, sum((value - mean) ** 2) AS squares {more}
-FROM m LEFT JOIN c ON c.pair = m.pair AND c.metric = m.metric
-GROUP BY ALL ORDER BY m.pair, m.metric
+SELECT pair, metric, sum(n)::DOUBLE AS n, nullif(count(cluster), 0)::DOUBLE AS clusters,
+       sum(s * s) FILTER (cluster IS NOT NULL) AS cluster_squares, any_value(mean) AS mean, sum(squares) AS squares {more}
+FROM g GROUP BY ALL ORDER BY pair, metric
 """
 _SCORES = """
-    SELECT x.evaluation_id AS pair, m.metric, i.cluster, avg(x.score) AS value
-    FROM sample_scores x JOIN metrics m USING (metric_id) JOIN stored_evaluations s USING (evaluation_id)
-    JOIN items i ON i.benchmark = s.benchmark AND i.item = x.item
-    WHERE NOT EXISTS (FROM evaluation_scores v WHERE v.evaluation_id = x.evaluation_id)
-    GROUP BY x.evaluation_id, m.metric, i.cluster, x.item
+    SELECT p.pair, m.metric, i.cluster, avg(x.score) AS value
+    FROM sample_scores x JOIN chunk p USING (evaluation_id) JOIN metrics m USING (metric_id)
+    JOIN items i ON i.benchmark = p.benchmark AND i.item = x.item
+    GROUP BY p.pair, m.metric, i.cluster, x.item
 """
 _PAIRED = """
     SELECT p.pair, m.metric, i.cluster, avg(y.score) AS base, avg(x.score) AS tuned, avg(y.score) - avg(x.score) AS value,
            bool_and(x.score IN (0, 1) AND y.score IN (0, 1)) AND count(*) = 1 AS zero_one
-    FROM pairs p JOIN sample_scores x USING (evaluation_id)
-    JOIN sample_scores y ON y.evaluation_id = p.base_evaluation_id AND y.metric_id = x.metric_id
-                        AND y.item = x.item AND y.repeat = x.repeat
+    FROM sample_scores x JOIN chunk p USING (evaluation_id)
+    JOIN base_scores y ON y.evaluation_id = p.base_evaluation_id AND y.metric_id = x.metric_id
+                      AND y.item = x.item AND y.repeat = x.repeat
     JOIN metrics m ON m.metric_id = x.metric_id
     JOIN items i ON i.benchmark = p.benchmark AND i.item = x.item
     GROUP BY p.pair, m.metric, i.cluster, x.item
 """
-_FLIPS = """, avg(base) AS base, avg(tuned) AS tuned,
-    CASE WHEN bool_and(zero_one) THEN count(*) FILTER (value > 0) END AS lost,
-    CASE WHEN bool_and(zero_one) THEN count(*) FILTER (value < 0) END AS gained"""
+_FLIPS_BY_CLUSTER = """, sum(x.base) AS base, sum(x.tuned) AS tuned, bool_and(x.zero_one) AS zero_one,
+    count(*) FILTER (x.value > 0) AS lost, count(*) FILTER (x.value < 0) AS gained"""
+_FLIPS = """, sum(base) / sum(n) AS base, sum(tuned) / sum(n) AS tuned,
+    CASE WHEN bool_and(zero_one) THEN sum(lost) END::DOUBLE AS lost,
+    CASE WHEN bool_and(zero_one) THEN sum(gained) END::DOUBLE AS gained"""
 
 
 def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
@@ -65,9 +69,13 @@ def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
         {"study": study},
     )
     _refuse_unlike(con)
-    found = con.execute(_MOMENTS.format(rows=_PAIRED, more=_FLIPS)).fetchnumpy()
-    if not len(found["pair"]):
-        return
+    con.execute("""CREATE OR REPLACE TEMP TABLE base_scores AS
+        FROM sample_scores WHERE evaluation_id IN (SELECT base_evaluation_id FROM pairs)""")
+    for found in _moments(con, "pairs", _MOMENTS.format(rows=_PAIRED, by_cluster=_FLIPS_BY_CLUSTER, more=_FLIPS)):
+        _store_compared(con, found)
+
+
+def _store_compared(con: duckdb.DuckDBPyConnection, found: dict[str, Any]) -> None:
     stderr, df, n, clusters = _errors(found)
     low, high = stats.paired_interval(found["mean"], stderr, df)
     lost, gained = _with_nan(found["lost"]), _with_nan(found["gained"])
@@ -92,15 +100,30 @@ def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
 
 
 def _store_scores(con: duckdb.DuckDBPyConnection) -> None:
-    found = con.execute(_MOMENTS.format(rows=_SCORES, more="")).fetchnumpy()
-    if not len(found["pair"]):
-        return
-    stderr, _, n, clusters = _errors(found)
-    columns = {
-        "evaluation_id": found["pair"], "metric": found["metric"], "n": n, "clusters": clusters,
-        "score": found["mean"], "stderr": stderr,
-    }  # fmt: skip
-    _insert_columns(con, columns, "INSERT INTO evaluation_scores SELECT * FROM incoming_columns ORDER BY ALL")
+    con.execute("""CREATE OR REPLACE TEMP TABLE unscored AS
+        SELECT evaluation_id AS pair, evaluation_id, benchmark, n FROM stored_evaluations ANTI JOIN evaluation_scores
+        USING (evaluation_id)""")
+    for found in _moments(con, "unscored", _MOMENTS.format(rows=_SCORES, by_cluster="", more="")):
+        stderr, _, n, clusters = _errors(found)
+        columns = {
+            "evaluation_id": found["pair"], "metric": found["metric"], "n": n, "clusters": clusters,
+            "score": found["mean"], "stderr": stderr,
+        }  # fmt: skip
+        _insert_columns(con, columns, "INSERT INTO evaluation_scores SELECT * FROM incoming_columns ORDER BY ALL")
+
+
+def _moments(con: duckdb.DuckDBPyConnection, pairs: str, sql: str) -> Iterator[dict[str, Any]]:
+    """The moments of some pairs at a time, evaluations in the order in which they are stored."""
+    chunks = con.execute(f"""SELECT min(pair), max(pair) FROM (
+        SELECT pair, sum(n) OVER (ORDER BY pair) // {_CHUNK} AS chunk FROM {pairs}) GROUP BY chunk ORDER BY chunk""").fetchall()
+    for first, last in chunks:
+        con.execute(f"CREATE OR REPLACE TEMP TABLE chunk AS FROM {pairs} WHERE pair BETWEEN ? AND ?", [first, last])
+        # Joined as written: the scores stream past in their stored order, so that sums do not depend on what else is loaded.
+        con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+        found = con.execute(sql).fetchnumpy()
+        con.execute("RESET disabled_optimizers")
+        if len(found["pair"]):
+            yield found
 
 
 def _errors(found: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
