@@ -66,9 +66,10 @@ class Components:
 class Interval:
     """An estimate with its interval, in the units of the table (fractions).
 
-    `parts` are (variance, degrees of freedom): half-width^2 = sum of t^2 x variance. `rule` says what the
-    interval speaks for, or why there is none (then low and high are NaN). `seeds` is the number of the arm
-    (of the arm with fewer, in a contrast), n the number of items or clusters.
+    `parts` are (variance, degrees of freedom): half-width^2 = sum of t^2 x variance, but never below that of
+    `floor`, the interval with these seeds fixed. `rule` says what the interval speaks for, or why there is
+    none (then low and high are NaN). `seeds` is the number of the arm (of the arm with fewer, in a contrast),
+    n the number of items or clusters.
     """
 
     estimate: float
@@ -80,10 +81,11 @@ class Interval:
     seeds: int
     n: int
     parts: tuple[tuple[float, float], ...] = ()
+    floor: tuple[float, float] = (0.0, 1.0)
 
     def at(self, level: float) -> Interval:
         """The same interval at another level."""
-        half = _half_width(self.parts, 1 - level) if self.parts else float("nan")
+        half = self._half_width(1 - level)
         return replace(self, low=self.estimate - half, high=self.estimate + half)
 
     def p_value(self) -> float:
@@ -95,9 +97,14 @@ class Interval:
         if len(self.parts) == 1:
             return float(2 * stdtr(self.df, -abs(self.estimate) / self.stderr))
         smallest = 1e-12
-        if _half_width(self.parts, smallest) < abs(self.estimate):
+        if self._half_width(smallest) < abs(self.estimate):
             return smallest
-        return float(brentq(lambda alpha: _half_width(self.parts, alpha) - abs(self.estimate), smallest, 1.0))
+        return float(brentq(lambda alpha: self._half_width(alpha) - abs(self.estimate), smallest, 1.0))
+
+    def _half_width(self, alpha: float) -> float:
+        if not self.parts:
+            return float("nan")
+        return max(_half_width(self.parts, alpha), _half_width([self.floor], alpha))
 
 
 def as_units(values: ArrayLike, clusters: Labels | None = None) -> Floats:
@@ -280,7 +287,7 @@ def interval_over_seeds(
     if min(len(pool) for pool in pools) + 1 < FEWEST_ARMS:
         apart = max(items[0] - sum(r for r, _ in residuals), 0.0)
         between = [(own.ms_seeds / (own.n * own.seeds), own.seeds - 1.0) for own, _ in arms]
-        return _interval(estimate, ((apart, items[1]), *between), level, PER_COMPONENT, seeds, n)
+        return _interval(estimate, ((apart, items[1]), *between), level, PER_COMPONENT, seeds, n, floor=items)
     moderated = [
         (moderated_ms_seeds(own, pool) / (own.n * own.seeds), PRIOR_DF + own.seeds - 1.0)
         for (own, _), pool in zip(arms, pools, strict=True)
@@ -316,10 +323,17 @@ def too_few_clusters(clusters: Sequence[Labels | None] | None) -> str | None:
     return f"no interval: {min(counts)} clusters, at least {FEWEST_CLUSTERS} are needed"
 
 
-def _interval(estimate: float, parts: tuple[tuple[float, float], ...], level: float, rule: str, seeds: int, n: int) -> Interval:
-    variance = sum(v for v, _ in parts)
-    point = Interval(estimate, estimate, estimate, _satterthwaite(parts), float(np.sqrt(variance)), rule, seeds, n, parts)
-    return point.at(level)
+def _interval(
+    estimate: float,
+    parts: tuple[tuple[float, float], ...],
+    level: float,
+    rule: str,
+    seeds: int,
+    n: int,
+    floor: tuple[float, float] = (0.0, 1.0),
+) -> Interval:
+    stderr = float(np.sqrt(max(sum(v for v, _ in parts), floor[0])))
+    return Interval(estimate, estimate, estimate, _satterthwaite(parts), stderr, rule, seeds, n, parts, floor).at(level)
 
 
 def _half_width(parts: Sequence[tuple[float, float]], alpha: float) -> float:

@@ -171,6 +171,14 @@ def test_seed_variance_never_narrows_the_interval_below_items_only() -> None:
     assert found.stderr >= over_items.stderr * (1 - 1e-12)
 
 
+def test_seeds_that_agree_by_chance_do_not_narrow_the_interval_of_few_arms() -> None:
+    values = table(40, 2)
+    values -= values.mean(axis=0)  # equal seed means, though items within seeds are noisy
+    found, fixed = drop_interval(values), drop_interval(values.mean(axis=1, keepdims=True))
+    assert (found.low, found.high) == pytest.approx((fixed.low, fixed.high))
+    assert found.stderr == pytest.approx(fixed.stderr)
+
+
 def test_order_of_items_and_seeds_does_not_matter() -> None:
     values, rng = table(40, 4), np.random.default_rng(1)
     found = drop_interval(values, pool(7))
