@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from retain_core.errors import InputError
-from retain_core.imported.samples import NOT_GIVEN, Benchmark, Item, Run, count, few, refuse_foreign_results, shares
+from retain_core.imported.harness_settings import NOT_GIVEN
+from retain_core.imported.samples import Benchmark, Item, Run, count, few, refuse_foreign_results, shares
 from retain_core.stats import paired
 from retain_core.stats.chance import chance_corrected_drop
 from retain_core.stats.multiple import holm
@@ -156,7 +157,7 @@ def _refuse_unlike(pairs: Sequence[tuple[Benchmark, Benchmark]]) -> list[str]:
         for key in sorted(x.settings.keys() | y.settings.keys()):
             left, right = x.settings.get(key), y.settings.get(key)
             if key in x.settings and key in y.settings:
-                if left != right:
+                if left != right and str(left) != str(right):
                     differing[f"{key} ({left} against {right})"].append(x.name)
             elif key.startswith("model_args."):
                 told = (left if key in x.settings else NOT_GIVEN, right if key in y.settings else NOT_GIVEN)

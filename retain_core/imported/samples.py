@@ -8,7 +8,6 @@ Checked against files of lm-eval 0.4.13. Light: neither lm-eval nor torch is imp
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from retain_core.errors import InputError
+from retain_core.imported.harness_settings import settings_of
 
 PREFERRED = (
     "acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "em", "f1", "acc_norm", "score", "perplexity",
@@ -45,17 +45,6 @@ _ROW = {
 }  # fmt: skip
 _DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 _SAMPLES = re.compile(rf"samples_(?P<name>.+)_(?P<date>{_DATE})\.jsonl")
-_MODEL_NAMES = (
-    "pretrained", "model", "peft", "delta", "path", "engine", "revision", "tokenizer", "subfolder", "gguf_file", "base_url",
-)  # fmt: skip
-"""Model arguments that say which model it is; all others are settings."""
-_RUN_SETTINGS = ("lm_eval_version", "chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
-_CONFIG_SETTINGS = {
-    "model": "backend", "model_dtype": "dtype", "batch_size": "batch_size", "gen_kwargs": "gen_kwargs", "limit": "limit",
-    "random_seed": "random_seed", "numpy_seed": "numpy_seed", "torch_seed": "torch_seed", "fewshot_seed": "fewshot_seed",
-}  # fmt: skip
-_BENCHMARK_SETTINGS = ("output_type", "generation_kwargs", "repeats", "filter_list", "metric_list", "process_results")
-NOT_GIVEN = "not given"
 
 
 @dataclass(frozen=True)
@@ -203,20 +192,19 @@ def _files_of(folder: Path) -> list[tuple[Path, Path | None]]:
     homes = sorted({f.parent for f in found})
     if len(homes) > 1:
         raise InputError(f"{folder} holds the results of {len(homes)} models; name one of {few(homes)}")
-    dates: dict[str, list[str]] = defaultdict(list)
+    by_name: dict[str, list[Path]] = defaultdict(list)
     for file in found:
-        matched = _SAMPLES.fullmatch(file.name)
-        assert matched is not None
-        dates[matched["name"]].append(matched["date"])
-    twice = {name: times for name, times in dates.items() if len(times) > 1}
-    if twice:
-        name, times = next(iter(twice.items()))
-        files = [homes[0] / f"results_{time}.json" for time in reversed(times)]
-        ways = [
-            f if f.is_file() else homes[0] / f"samples_{name}_{t}.jsonl" for f, t in zip(files, reversed(times), strict=True)
-        ]
-        raise InputError(f"{folder} holds {len(times)} runs of {name}; name one (newest first): {few(ways)}")
+        by_name[_name_of(file)].append(file)
+    for name, files in by_name.items():
+        if len(files) > 1:
+            ways = [_results_beside(file) or file for file in reversed(files)]
+            raise InputError(f"{folder} holds {len(files)} runs of {name}; name one (newest first): {few(ways)}")
     return [(file, _results_beside(file)) for file in found]
+
+
+def _name_of(file: Path) -> str:
+    matched = _SAMPLES.fullmatch(file.name)
+    return matched["name"] if matched else file.stem
 
 
 def _results_beside(file: Path) -> Path | None:
@@ -242,15 +230,15 @@ def _read_files(source: Path, files: list[tuple[Path, Path | None]], cluster: st
         if results not in runs:
             runs[results] = (_results(results) if results else {}, [])
         told, parts = runs[results]
-        matched = _SAMPLES.fullmatch(file.name)
-        parts.append(_read_part(file, matched["name"] if matched else file.stem, told, cluster))
+        parts.append(_read_part(file, _name_of(file), told, cluster))
     benchmarks = [b for told, parts in runs.values() for b in _combined(str(source), told, parts)]
-    told = next(iter(runs.values()))[0]
-    model = told.get("model_name")
-    version = told.get("transformers_version")
+    models = {str(told["model_name"]) for told, _ in runs.values() if told.get("model_name")}
+    if len(models) > 1:
+        raise InputError(f"{source} holds the results of {len(models)} models ({few(sorted(models))}); name one results file")
+    versions = {str(told["transformers_version"]) for told, _ in runs.values() if told.get("transformers_version")}
     return Run(
-        str(source), str(model) if model else None, tuple(benchmarks), named,
-        {"transformers": str(version)} if version else {},
+        str(source), next(iter(models), None), tuple(benchmarks), named,
+        {"transformers": ", ".join(sorted(versions))} if versions else {},
         any(t.get("config", {}).get("use_cache") for t, _ in runs.values()),
     )  # fmt: skip
 
@@ -494,7 +482,7 @@ def _combined(source: str, told: dict[str, Any], parts: list[_Part]) -> list[Ben
             if group not in below:
                 visit(group)
     alone = [
-        Benchmark(part.name, part.metrics, part.items, _settings(told, [part.name], part.name), part.left_out, source)
+        Benchmark(part.name, part.metrics, part.items, settings_of(told, [part.name], part.name), part.left_out, source)
         for part in parts
         if part.name not in used
     ]
@@ -523,38 +511,7 @@ def _group(source: str, name: str, told: dict[str, Any], parts: list[_Part]) -> 
         equal = False if len(set(sizes)) == 1 else None if by_size and by_parts else by_parts
         metrics[key] = Metric(key, first.higher_is_better, first.form, float(value), equal)
     items = tuple(item for part in parts for item in part.items)
-    return Benchmark(name, metrics, items, _settings(told, [p.name for p in parts], name), left_out, source)
-
-
-def _settings(told: dict[str, Any], parts: list[str], name: str) -> dict[str, Any] | None:
-    """Everything the results JSON knows that can change a score without changing the model."""
-    if not told:
-        return None
-    config = told.get("config", {})
-    found = {key: told[key] for key in _RUN_SETTINGS if key in told}
-    found |= {key: config[theirs] for theirs, key in _CONFIG_SETTINGS.items() if theirs in config}
-    if str(config.get("batch_size", "")).startswith("auto"):
-        found["batch_sizes"] = config.get("batch_sizes")
-    arguments = config.get("model_args") or {}
-    if isinstance(arguments, str):
-        arguments = dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
-    found |= {f"model_args.{key}": value for key, value in arguments.items() if key not in _MODEL_NAMES}
-    for part in dict.fromkeys([*parts, name]):
-        prefix = "" if part == name else f"{part}."
-        if part in told.get("versions", {}):
-            found[f"{prefix}version"] = told["versions"][part]
-        if part in told.get("n-shot", {}):
-            found[f"{prefix}num_fewshot"] = told["n-shot"][part]
-        text = told.get("configs", {}).get(part)
-        if text is not None:
-            found |= {f"{prefix}{key}": _short(text[key]) if key in text else NOT_GIVEN for key in _BENCHMARK_SETTINGS}
-    return found
-
-
-def _short(value: Any) -> Any:
-    """A setting as told; code and long lists by their hash, without the addresses that change from run to run."""
-    text = re.sub(r" at 0x[0-9a-f]+", "", json.dumps(value, sort_keys=True, ensure_ascii=False))
-    return value if len(text) <= 120 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return Benchmark(name, metrics, items, settings_of(told, [p.name for p in parts], name), left_out, source)
 
 
 def shares(benchmark: Benchmark, key: str, by_parts: bool) -> list[float]:

@@ -137,6 +137,14 @@ def test_perplexities_become_log_likelihoods_that_are_higher_for_the_better_mode
     assert (row.unit, row.lost, row.gained, row.p_holm) == ("nats", None, None, None)
 
 
+def test_where_lower_is_better_the_score_is_negated_and_stands_beside(outputs, runs):
+    row = next(r for r in compare_runs(*runs, {"followed": "words"}).rows if r.benchmark == "followed")
+    told = [results(outputs / m)["results"]["followed"]["words,none"] for m in ("base", "tuned")]
+    assert (row.score_a, row.score_b) == pytest.approx((-told[0], -told[1]), abs=1e-12)
+    assert (row.role, row.unit, row.drop) == ("beside", "score", pytest.approx(told[1] - told[0], abs=1e-12))
+    assert compare_runs(*runs, {"followed": "words"}).mean.benchmarks == 4
+
+
 def test_a_group_is_one_benchmark_weighted_as_the_harness_weights_it(outputs, models, runs, tmp_path):
     zoo = benchmark(runs[0], "zoo")
     assert set(zoo.parts) == {"animals_legs", "animals_sounds", "colours"}
@@ -244,6 +252,14 @@ def test_a_folder_with_several_models_or_runs_asks_for_one(pair, models):
     base, _ = pair
     with pytest.raises(InputError, match=r"holds the results of 2 models; name one of .*base, .*tuned"):
         read_run(base.parent)
+    together = base.parent / "together"
+    together.mkdir()
+    for folder, name in zip(pair, ("sums", "stories"), strict=True):
+        for file in (samples(folder, name), next(folder.glob("results_*"))):
+            shutil.copy(file, together)
+    with pytest.raises(InputError, match=r"together holds the results of 2 models \(base, tuned\)"):
+        read_run(together)
+    shutil.rmtree(together)
     run_harness(models, "base", ["sums"], base.parent)
     with pytest.raises(
         InputError, match=r"holds 2 runs of sums; name one \(newest first\): .*results_.*json, .*results_.*json"

@@ -4,7 +4,7 @@
 def followed(doc, results):
     words = results[0].split()
     told = [doc["answer"] in words, *(["." in words] if doc["a"] % 2 else [])]
-    return {"all_followed": all(told), "each_followed": told, "middle_length": len(words)}
+    return {"all_followed": all(told), "each_followed": told, "words": len(words), "middle_length": len(words)}
 
 
 def share(items):
