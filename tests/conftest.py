@@ -75,9 +75,9 @@ def home(finished_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def warehouse(finished_home: Path):
-    import duckdb
+    from retain_core.warehouse.query import open_warehouse
 
-    with duckdb.connect(str(finished_home / "warehouse.duckdb"), read_only=True) as con:
+    with open_warehouse(finished_home / "warehouse.duckdb") as con:
         yield con
 
 

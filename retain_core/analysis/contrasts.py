@@ -94,20 +94,20 @@ def at_gain(gain: float) -> str:
     return f"gain={gain:g}"
 
 
-def contrasts(scores: StudyScores, curves: Curves, said: Declared, rng: np.random.Generator) -> list[Contrast]:
+def contrasts(scores: StudyScores, curves: Curves, said: Declared) -> list[Contrast]:
     """The primary contrast first, then every other pair at the last checkpoint and at the study's gain.
 
     Inside the primary contrast Holm's adjustment runs over its benchmarks; Benjamini and Hochberg's runs
     over everything else.
     """
-    primary = [_primary(scores, curves, said, rng)] if said.a and said.b else []
+    primary = [_primary(scores, curves, said)] if said.a and said.b else []
     rest: list[Pair] = []
     methods = list(dict.fromkeys(cell.method for cell in scores.methods()))
     for a, b in combinations(methods, 2):
         rest += _at_last(scores, a, b)
         declared_here = {a, b} == {said.a, said.b} and said.at != LAST
         if a in curves.cells and b in curves.cells and not declared_here:
-            rest.append(AtGain(scores, curves, a, b, said.gain, rng))
+            rest.append(AtGain(scores, curves, a, b, said.gain))
     adjusted = benjamini_hochberg([pair.whole.p_value() for pair in rest])
     found = [_row(pair, said, pair.whole.p_value(), primary=True) for pair in primary]
     return found + [_row(pair, said, float(p), primary=False) for pair, p in zip(rest, adjusted, strict=True)]
@@ -158,10 +158,9 @@ class AtGain:
         a: str,
         b: str,
         gain: float,
-        rng: np.random.Generator,
         level: float = 0.05,
     ) -> None:
-        self.scores, self.a, self.b, self.gain, self.rng, self.level = scores, a, b, gain, rng, level
+        self.scores, self.a, self.b, self.gain, self.level = scores, a, b, gain, level
         self.at, self.rates = at_gain(gain), (curves.chosen(a, gain), curves.chosen(b, gain))
         exact = "exact " if scores.exact else ""
         self.rule = f"{exact}gain {gain:g}; learning rate with the lowest drop there on select, shown on report"
@@ -175,13 +174,13 @@ class AtGain:
             self._sides = [curves.of(cell, "report") for cell in cells]
             self._pools = [pool(cell, parts) for cell in cells]
             a_side, b_side = self._sides
-            self.whole = matched_contrast(a_side, b_side, gain, rng, self._pools[0], self._pools[1], 1 - level)
+            self.whole = matched_contrast(a_side, b_side, gain, self._pools[0], self._pools[1], 1 - level)
         self.state = state_of(self.whole.rule)
 
     def interval(self, questions: Sequence[Questions]) -> Interval:
         """The contrast on some of the benchmarks; their seed variance is each method's own."""
         a, b = self._only(questions)
-        return matched_contrast(a, b, self.gain, self.rng, level=1 - self.level)
+        return matched_contrast(a, b, self.gain, level=1 - self.level)
 
     def estimate(self, questions: Sequence[Questions]) -> float:
         """The contrast on some of the benchmarks, without its interval."""
@@ -202,14 +201,14 @@ class AtGain:
 Pair = AtLast | AtGain
 
 
-def _primary(scores: StudyScores, curves: Curves, said: Declared, rng: np.random.Generator) -> Pair:
+def _primary(scores: StudyScores, curves: Curves, said: Declared) -> Pair:
     assert said.a is not None
     assert said.b is not None
     cells = [_best_at_last(scores, method) for method in (said.a, said.b)]
     if said.at == LAST and cells[0] and cells[1]:
         rule = "last checkpoint; learning rate with the highest gain on select, shown on report"
         return AtLast(scores, cells[0], cells[1], rule, "report", said.level)
-    return AtGain(scores, curves, said.a, said.b, said.gain, rng, said.level)
+    return AtGain(scores, curves, said.a, said.b, said.gain, said.level)
 
 
 def _best_at_last(scores: StudyScores, method: str) -> Cell | None:

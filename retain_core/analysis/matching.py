@@ -94,7 +94,7 @@ def pool(cell: Cell | None, parts: dict[Cell, Components]) -> list[Components]:
     return similar(parts[cell].mean, [part for other, part in parts.items() if other is not cell])
 
 
-def matched_points(curves: Curves, gains: Sequence[float], rng: np.random.Generator) -> list[MatchedPoint]:
+def matched_points(curves: Curves, gains: Sequence[float]) -> list[MatchedPoint]:
     """Every method at every gain, and at two distances and two KLs that all methods can reach."""
     axes: list[tuple[Axis, Sequence[float]]] = [("gain", gains)]
     axes += [(axis, _shared_values(curves, axis)) for axis in ("weight_distance", "kl_forward")]
@@ -107,7 +107,7 @@ def matched_points(curves: Curves, gains: Sequence[float], rng: np.random.Genera
                 if not select:
                     continue
                 rate = choose_learning_rate(select, value)
-                point = method_at_matched(select, report, value, rng, pool(cells.get(rate) if rate else None, parts), LEVEL)
+                point = method_at_matched(select, report, value, pool(cells.get(rate) if rate else None, parts), LEVEL)
                 at_edge = rate is not None and len(select) > 1 and rate in (min(select), max(select))
                 found.append(MatchedPoint(method, axis, value, point, state_of(point.interval.rule), at_edge, len(select)))
     return found
@@ -169,11 +169,11 @@ def _known(cell: Cell, axis: Axis) -> bool:
 
 
 def _shared_values(curves: Curves, axis: Axis) -> list[float]:
-    """Half and all of the largest value that every method reaches with room to spare."""
-    largest = [
+    """Half and all of the largest value that every method that moves at all reaches with room to spare."""
+    ends = [
         max(float(curve.mean_axis.max()) for curve in found.values())
         for method in curves.cells
         if (found := curves.of_method(method, "select", axis))
     ]
-    top = SHARE_OF_LARGEST * min(largest, default=0.0)
+    top = SHARE_OF_LARGEST * min((end for end in ends if end > 0), default=0.0)
     return [top / 2, top] if top > 0 else []

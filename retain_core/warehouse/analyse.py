@@ -70,8 +70,9 @@ def _store(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared, 
         for cell, quantity, i in cell_intervals(scores)
     ]  # fmt: skip
     insert(con, "intervals", intervals)
-    found = contrasts(scores, curves, said, rng)
-    insert(con, "contrasts", [[*place, *_contrast_row(c, said)] for c in found])
+    found = contrasts(scores, curves, said)
+    when = _declared(con, scores, said)
+    insert(con, "contrasts", [[*place, *_contrast_row(c, said), *(when if c.primary else (None, None))] for c in found])
     per_benchmark = [
         [
             study, c.a, c.b, c.at, *c.rates, b.benchmark, b.near, b.interval.estimate, b.interval.low, b.interval.high,
@@ -81,7 +82,7 @@ def _store(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared, 
         for b in c.benchmarks
     ]  # fmt: skip
     insert(con, "contrast_benchmarks", per_benchmark)
-    points = matched_points(curves, sorted({said.gain, *GAINS}), rng)
+    points = matched_points(curves, sorted({said.gain, *GAINS}))
     insert(con, "matched", [[*place, *_matched_row(p)] for p in points])
     rule = "front chosen on select, gain and drop shown on report, seeds averaged"
     insert(con, "pareto", [[*place, *p, rule] for p in front_points(curves)])
@@ -93,6 +94,18 @@ def _store(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared, 
         for r in law_of(scores, rng)
     ]  # fmt: skip
     insert(con, "kl_law", law)
+
+
+def _declared(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared) -> tuple[Any, bool | None]:
+    """When the contrast was first declared in these words, and whether that was before its arms were trained."""
+    row = con.execute(
+        """SELECT CAST(min(s.declared_at) AS VARCHAR), min(s.declared_at) <= (
+               SELECT min(created_at) FROM arms WHERE study = $study AND method IN ($a, $b))
+        FROM studies s JOIN studies c ON c.study = s.study AND c.is_current
+        WHERE s.study = $study AND s.primary_contrast = c.primary_contrast""",
+        {"study": scores.study, "a": said.a, "b": said.b},
+    ).fetchone()
+    return (row[0], row[1]) if row else (None, None)
 
 
 def _contrast_row(c: Contrast, said: Declared) -> list[Any]:

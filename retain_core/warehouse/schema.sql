@@ -24,12 +24,15 @@ CREATE TABLE checkpoints (
 );
 CREATE TABLE support (study VARCHAR, base VARCHAR, target VARCHAR, k INTEGER, pass_at_k DOUBLE, items INTEGER);
 
--- One row per evaluation artifact; several studies can name the same one.
+-- One row per evaluation artifact; several studies can name the same one. A name says which evaluation of the base it is
+-- compared with, so that the views need not search for it.
 CREATE TABLE stored_evaluations (
     evaluation_id INTEGER, artifact VARCHAR, seal VARCHAR, benchmark VARCHAR, settings JSON, settings_hash VARCHAR,
     n INTEGER, created_at TIMESTAMP
 );
-CREATE TABLE named_evaluations (evaluation VARCHAR, study VARCHAR, checkpoint VARCHAR, evaluation_id INTEGER);
+CREATE TABLE named_evaluations (
+    evaluation VARCHAR, study VARCHAR, checkpoint VARCHAR, evaluation_id INTEGER, base_evaluation_id INTEGER
+);
 CREATE TABLE floor_evaluations (study VARCHAR, nuisance VARCHAR, evaluation_id INTEGER);
 CREATE TABLE metrics (metric_id TINYINT, metric VARCHAR);
 CREATE TABLE items (
@@ -68,7 +71,8 @@ CREATE TABLE contrasts (
     study VARCHAR, base VARCHAR, target VARCHAR, a VARCHAR, b VARCHAR, "at" VARCHAR, learning_rate_a DOUBLE,
     learning_rate_b DOUBLE, diff DOUBLE, ci_low DOUBLE, ci_high DOUBLE, level DOUBLE, ci90_low DOUBLE, ci90_high DOUBLE, df DOUBLE,
     stderr DOUBLE, p_value DOUBLE, p_adjusted DOUBLE, verdict VARCHAR, reason VARCHAR, robust BOOLEAN,
-    diff_far DOUBLE, "primary" BOOLEAN, look INTEGER, type_s DOUBLE, type_m DOUBLE, rule VARCHAR
+    diff_far DOUBLE, "primary" BOOLEAN, look INTEGER, type_s DOUBLE, type_m DOUBLE, rule VARCHAR,
+    declared_at TIMESTAMP, declared_before BOOLEAN
 );
 CREATE TABLE looks (
     study VARCHAR, look INTEGER, seeds INTEGER, planned_looks INTEGER, level DOUBLE, overall_error DOUBLE

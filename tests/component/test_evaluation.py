@@ -70,11 +70,11 @@ def test_two_checkpoints_never_share_an_answer(base_model, smoke_plan, items, tm
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     store = Store(tmp_path / "artifacts")
     store.prepare()
-    shared = Evaluator(store, smoke_plan.dataset)
+    shared = Evaluator(store, smoke_plan.dataset, smoke_plan.base_path)
     models = [RecordingLM(model, tokenizer), RecordingLM(other.eval(), tokenizer)]
     for name in ("facts", "countdown", "places"):
         in_turn = [shared.answers(lm, name) for lm in (*models, models[0])]
-        fresh = [Evaluator(store, smoke_plan.dataset).answers(lm, name) for lm in models]
+        fresh = [Evaluator(store, smoke_plan.dataset, smoke_plan.base_path).answers(lm, name) for lm in models]
         assert in_turn[0] == fresh[0] == in_turn[2]
         assert in_turn[1] == fresh[1]
         assert in_turn[0] != in_turn[1]

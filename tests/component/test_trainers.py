@@ -24,7 +24,7 @@ def spec(plan, tmp_path, name="sft", updates=2, learning_rate=1e-3, **dials) -> 
     return ArmSpec(
         arm=f"t/{name}", study="t", method=name, role="method", config=method.config(), base=plan.base, world=plan.world,
         dataset_key=plan.dataset_key, target="countdown", learning_rate=learning_rate, seed=0, updates=updates,
-        sequences_per_update=16, steps=(updates,), benchmarks=(), keep="last", threads=1,
+        sequences_per_update=16, steps=(updates,), retention=("addition",), benchmarks=(), keep="last", threads=1,
     )  # fmt: skip
 
 

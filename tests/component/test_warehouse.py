@@ -18,7 +18,9 @@ from tests.conftest import settings_at
 
 VIEWS = (
     "studies", "arms", "checkpoints", "evaluations", "samples", "scores", "forgetting", "gain_drop", "flips", "method_summary",
-    "controls", "support", "compared", "study_benchmarks",
+    "controls", "support", "compared", "study_benchmarks", "divergences", "noise_floor", "floor_runs", "chance_bounds",
+    "audits", "intervals", "contrasts", "contrast_benchmarks", "matched_gain", "matched_distance", "matched_kl", "pareto",
+    "kl_law", "looks", "trend", "published_results", "published_correlations", "published_gaps", "target_symbols",
 )  # fmt: skip
 
 
@@ -29,6 +31,8 @@ def parquet(smoke_plan) -> dict[tuple[str, str], pd.DataFrame]:
     base = [("smoke/base", pair) for pair in smoke_plan.base_evaluations]
     tuned = [(a.spec.checkpoint(s), pair) for a in smoke_plan.arms for s, pairs in a.evaluations.items() for pair in pairs]
     for checkpoint, (plan, artifact) in [*base, *tuned]:
+        if plan.kind != "evaluation":
+            continue
         scores = pd.read_parquet(artifact.file(SCORES)).query("metric == 'acc'")
         found[checkpoint, plan.benchmark] = pd.read_parquet(artifact.file(ANSWERS)).merge(scores, on=["item", "repeat"])
     return found
@@ -130,7 +134,7 @@ def test_a_deleted_warehouse_is_rebuilt_to_equal_content_without_a_model(home, s
     (home / "warehouse.duckdb").unlink()
     with open_study(load_study(smoke_study), settings_at(home)) as running:
         assert running.plan.done
-        assert load_warehouse(running, {}) == len(before["evaluations"])
+        assert load_warehouse(running, {}) == len(before["evaluations"]) + 6 * 3
     assert content(home / "warehouse.duckdb") == before
 
 
@@ -218,13 +222,16 @@ def test_gain_is_positive_when_the_target_improves(home):
         ("constant_reward", "places", None, True), ("constant_reward", "places", 0, False),
         ("base_mixture", "addition", None, True), ("base_mixture", "places", 0, False),
         ("style_placebo", "addition", 0, True), ("style_placebo", "countdown", 1, False),
+        ("random_reward", "addition", 0, True), ("random_reward", "countdown", 1, False),
+        ("planted_harm", "addition", 0, True), ("planted_harm", "addition", None, False),
     ],
 )  # fmt: skip
 def test_every_control_can_pass_and_can_fail(home, control, benchmark, score, passed):
     checkpoint = "smoke/learning_rate_0-lr0-s0@4"
-    changes = [f"UPDATE arms SET method = '{control}' WHERE role = 'control'"]
+    changes = [f"""UPDATE arms SET method = '{control}', config = '{{"harm": "addition"}}' WHERE role = 'control'"""]
     if score is not None:
-        changes.append(set_scores(checkpoint, benchmark, "acc", score, 400))
+        metric = "exact" if benchmark == "countdown" else "acc"
+        changes.append(set_scores(checkpoint, benchmark, metric, score, 400))
     with spoil_and_compare(home, changes) as con:
         assert con.execute("SELECT control, passed FROM controls").fetchall() == [(control, passed)]
 
