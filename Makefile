@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-full lint format audit constraints clean
+.PHONY: help setup demo test test-all bench bench-full coverage lint format audit constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ bench: $(READY) ## timings as ratios, medians of interleaved pairs
 
 bench-full: $(READY) ## the whole demo against a plain script, once (over half an hour)
 	@$(BIN)/python -m benchmarks.full
+
+coverage: $(READY) ## how often every interval holds the truth, in simulated worlds (about ten minutes on two cores)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
 lint: $(READY) ## ruff and the strict type checker
 	@$(BIN)/ruff check .

@@ -31,7 +31,7 @@ PLAIN = "plain Satterthwaite"
 ITEMS, SEEDS, NESTED = "items only", "t on seed means", "nested percentile bootstrap"
 JOINT, NAIVE = "joint percentile bootstrap", "t on each seed's own crossing"
 SHIPPED = (OURS, APART)
-WRONG = {"drop": (ITEMS, SEEDS, NESTED), "contrast": (ITEMS, SEEDS, NESTED), "matched": (ITEMS, NAIVE, JOINT)}
+WRONG = {"drop": (ITEMS, SEEDS, NESTED), "contrast": (ITEMS, SEEDS, NESTED), "matched": (ITEMS, NAIVE, NESTED)}
 RESAMPLES = 400
 
 
@@ -89,16 +89,21 @@ def _matched(cell: Cell, rng: np.random.Generator) -> dict[str, tuple[float, dic
     versus = matched.matched_contrast(a, b, AT, rest[:-1])
     if not (own.parts and versus.parts):
         return {}
-    drawn = [_joint(curve, picks, rng) for picks in [_picks(cell.n, rng)] for curve in (a, b)]
+    joint, nested = _joint(a, b, rng), [_nested_drops(curve, rng) for curve in (a, b)]
     found = [_own_crossings(curve) for curve in (a, b)]
     return {
-        "matched drop": (own.estimate, _at_gain(own, [of_a], rest, found[:1], drawn[0])),
-        "matched contrast": (versus.estimate, _at_gain(versus, [of_a, rest[-1]], rest[:-1], found, drawn[0] - drawn[1])),
+        "matched drop": (own.estimate, _at_gain(own, [of_a], rest, found[:1], joint[:1], nested[:1])),
+        "matched contrast": (versus.estimate, _at_gain(versus, [of_a, rest[-1]], rest[:-1], found, joint, nested)),
     }
 
 
 def _at_gain(
-    interval: Interval, arms: Sequence[Components], pool: Sequence[Components], crossings: Sequence[Floats], drawn: Floats
+    interval: Interval,
+    arms: Sequence[Components],
+    pool: Sequence[Components],
+    crossings: Sequence[Floats],
+    joint: Sequence[Floats],
+    nested: Sequence[Floats],
 ) -> dict[str, Bounds]:
     excess = sum(max(moderated_ms_seeds(arm, pool) - arm.ms_residual, 0.0) / (arm.n * arm.seeds) for arm in arms)
     items = (interval.stderr**2 - excess, min(arm.df_items for arm in arms))
@@ -112,7 +117,8 @@ def _at_gain(
         PLAIN: _satterthwaite(interval.estimate, items, arms),
         ITEMS: _t(interval.estimate, *items),
         NAIVE: naive,
-        JOINT: _percentile(drawn),
+        JOINT: _percentile(joint[0] - sum(joint[1:])),
+        NESTED: _percentile(nested[0] - sum(nested[1:])),
     }
 
 
@@ -160,24 +166,46 @@ def _nested(tables: Sequence[Floats], seeds: int, rng: np.random.Generator) -> F
     return total / len(tables)
 
 
-def _picks(n: int, rng: np.random.Generator) -> list[Floats]:
-    """How often each target item and each retention item is drawn, resamples x items."""
-    offsets = n * np.arange(RESAMPLES)[:, None]
-    drawn = [(rng.integers(0, n, (RESAMPLES, n)) + offsets).ravel() for _ in range(2)]
-    return [np.bincount(x, minlength=RESAMPLES * n).reshape(RESAMPLES, n) / n for x in drawn]
+def _joint(a: matched.Curve, b: matched.Curve, rng: np.random.Generator) -> list[Floats]:
+    """Drops at the gain, items and seeds resampled together, seed deviations scaled by sqrt(S / (S - 1)).
+
+    Means over resampled items are drawn from their normal limit: for 200 items and more it is the same.
+    """
+    retention = [curve.drop_units[0] for curve in (a, b)]
+    target = [curve.axis_units for curve in (a, b) if curve.axis_units is not None]
+    drawn = [_resampled_means(np.concatenate(units, axis=1), RESAMPLES, rng) for units in (target, retention)]
+    result = []
+    for side, curve in enumerate((a, b)):
+        chosen = rng.integers(0, curve.seeds, (RESAMPLES, curve.seeds, 1))
+        curves = []
+        for means in drawn:
+            by_seed = means[:, side * means.shape[1] // 2 :][:, : means.shape[1] // 2].reshape(RESAMPLES, curve.seeds, -1)
+            mean = by_seed.mean(axis=1)
+            picked = np.take_along_axis(by_seed, chosen, axis=1).mean(axis=1)
+            curves.append(mean + (picked - mean) * np.sqrt(curve.seeds / (curve.seeds - 1)))
+        result.append(matched.drop_at(curves[0], curves[1], AT))
+    return result
 
 
-def _joint(curve: matched.Curve, picks: Sequence[Floats], rng: np.random.Generator) -> Floats:
-    """Drop at the gain with items and seeds resampled together, seed deviations scaled by sqrt(S / (S - 1))."""
+def _nested_drops(curve: matched.Curve, rng: np.random.Generator) -> Floats:
+    """Drops at the gain of resampled seeds with items resampled within each."""
     seeds, steps = curve.seeds, len(curve.steps)
     chosen = rng.integers(0, seeds, (RESAMPLES, seeds))
-    sides = []
-    for counts, units in zip(picks, (curve.axis_units, curve.drop_units[0]), strict=True):
-        by_seed = (counts @ units).reshape(RESAMPLES, seeds, steps)
-        mean = by_seed.mean(axis=1)
-        drawn = np.take_along_axis(by_seed, chosen[:, :, None], axis=1).mean(axis=1)
-        sides.append(mean + (drawn - mean) * np.sqrt(seeds / (seeds - 1)))
-    return matched.drop_at(sides[0], sides[1], AT)
+    total = np.zeros((RESAMPLES, 2, steps))
+    for seed in range(seeds):
+        times = (chosen == seed).sum(axis=1)  # independent resamples of one seed, added up
+        for side, table in enumerate((curve.axis, curve.drops[0])):
+            mean = table[seed].mean(axis=1)
+            noise = _resampled_means(table[seed].T, RESAMPLES, rng) - mean
+            total[:, side] += times[:, None] * mean + np.sqrt(times)[:, None] * noise
+    total /= seeds
+    return matched.drop_at(total[:, 0], total[:, 1], AT)
+
+
+def _resampled_means(units: Floats, size: int, rng: np.random.Generator) -> Floats:
+    values, vectors = np.linalg.eigh(np.cov(units.T, bias=True) / len(units))
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    return np.asarray(units.mean(axis=0) + rng.standard_normal((size, units.shape[1])) @ root.T)
 
 
 def _own_crossings(curve: matched.Curve) -> Floats:

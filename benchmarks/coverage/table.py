@@ -149,10 +149,11 @@ def _row(quantity: str, group: str, formula: str, rows: Sequence[Result]) -> str
     shares = [100 * r.coverage for r in rows]
     mean = sum(shares) / len(shares)
     width, reverse = max(r.relative_width for r in rows), max(100 * r.reversed_ / r.repetitions for r in rows)
+    size = f"{width:.2f}" if width < 100 else "> 100"
     judged = f"{sum(bool(missed(r)) for r in rows)} of {len(rows)}" if rows[0].cell.tuned else "-"
     shown = f"**{formula}**" if formula == OURS else formula
     return (
-        f"| {quantity} | {group} | {shown} | {min(shares):.1f} / {mean:.1f} / {max(shares):.1f} | {width:.2f} | "
+        f"| {quantity} | {group} | {shown} | {min(shares):.1f} / {mean:.1f} / {max(shares):.1f} | {size} | "
         f"{reverse:.1f} % | {judged} |"
     )
 

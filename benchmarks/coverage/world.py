@@ -26,7 +26,7 @@ SIZES, SIZE_ODDS = (2, 20), (0.8, 0.2)  # unequal clusters: many small ones, mos
 STEPS = (0, 1, 2, 4, 8)
 GAINS = np.array([0.0, 0.03, 0.06, 0.09, 0.12])
 AT = 0.05  # the gain at which drops are matched
-GAIN_PER_SEED_EFFECT = 0.25  # a seed that drops more also gains more
+GAIN_EFFECT = 0.25  # sd of the seeds' gain at AT, as a share of the sd of their drop at equal gain
 GAIN_SPREAD, GAIN_NOISE = 0.08, 0.05  # of the exact gain, over items and within items
 
 
@@ -63,9 +63,10 @@ class Cell:
 def grid(*, quick: bool = False) -> list[Cell]:
     """All cells of the table; `quick` is a few of them, with those where the wrong formulas must fail."""
     if quick:
-        worlds = [(200, 2, 0.0), (200, 3, 0.04), (2000, 2, 0.04), (2000, 3, 0.04), (2000, 5, 0.0)]
+        worlds = [(200, 2, 0.0), (200, 3, 0.04), (1000, 2, 0.04), (1000, 3, 0.04), (1000, 5, 0.0)]
         plain = [Cell(kind, n, s, sd, effect=0.05) for kind in ("drop", "contrast") for n, s, sd in worlds]
-        return [*plain, *(Cell("matched", 200, s, sd, effect=0.05) for s, sd in ((2, 0.04), (5, 0.0), (5, 0.04)))]
+        at_gain = [(200, 2, 0.04), (200, 5, 0.0), (1000, 3, 0.04)]
+        return [*plain, *(Cell("matched", n, s, sd, effect=0.05) for n, s, sd in at_gain)]
     sizes, seeds, sds, effects = (200, 2000), (2, 3, 5), (0.0, 0.01, 0.04), (0.0, 0.05)
     cells = [
         Cell(kind, n, s, sd, ceiling, effect)
@@ -77,9 +78,9 @@ def grid(*, quick: bool = False) -> list[Cell]:
         for effect in effects
     ]
     few = [(n, s, sd) for n in sizes for s in seeds for sd in (0.0, 0.04)]
-    cells += [Cell(kind, n, s, sd, effect=0.05, benchmarks=3) for kind in ("drop", "contrast") for n, s, sd in few]
     cells += [Cell("matched", n, s, sd, effect=0.05) for n, s, sd in few]
     for kind in ("drop", "contrast"):
+        cells += [Cell(kind, 200, s, sd, effect=0.05, benchmarks=3) for s in seeds for sd in (0.0, 0.04)]
         cells += [Cell(kind, 2000, s, 0.04, effect=0.05, heavy=True) for s in seeds]
         cells += [Cell(kind, 200, s, 0.04, effect=0.05, clusters=True) for s in seeds]
     return cells
@@ -117,24 +118,25 @@ def simulate_curves(cell: Cell, rng: np.random.Generator) -> list[Curve]:
     """One study with checkpoints: 8 curves on the same items, half of them like a, half like b.
 
     Shifts, spreads and seed effects grow with the true gain and have their stated size at gain 5 points;
-    spreads are half as large as without checkpoints, so that later ones do not pile up at 0 and 1. The
-    target's scores are exact (probabilities): their gain scatters over items but is not 0 or 1.
+    spreads are half as large as without checkpoints, so that later ones do not pile up at 0 and 1. Seeds also
+    run ahead or behind: they gain more and drop more along the curve, which is no seed effect at equal gain.
+    The target's scores are exact (probabilities): their gain scatters over items but is not 0 or 1.
     """
     ramp = (GAINS / AT).astype(np.float32)
     effects = seed_effects(cell, rng.random((ARMS, cell.seeds))).astype(np.float32)
+    ahead = GAIN_EFFECT * seed_effects(cell, rng.random((ARMS, cell.seeds))).astype(np.float32)
     p = rng.beta(*cell.shape, cell.n).astype(np.float32)
     base = rng.random(cell.n, dtype=np.float32) < p
     curves = []
-    for own, drop in zip(effects, _drops(cell), strict=True):
+    for effect, lead, drop in zip(effects, ahead, _drops(cell), strict=True):
         spread = np.where(rng.random(cell.n) < 0.5, -0.5, 0.5).astype(np.float32) * np.float32(cell.spread)
         shift = drop.astype(np.float32)[:, None] + ramp[:, None] * spread
-        chance = (p - shift)[None] - (own[:, None] * ramp)[:, :, None]
+        chance = (p - shift)[None] - ((effect + np.float32(_slope(drop)) * lead)[:, None] * ramp)[:, :, None]
         right = rng.random(chance.shape, dtype=np.float32) < chance
         right[:, 0] = base
         noise = GAIN_NOISE * rng.standard_normal((cell.seeds, len(STEPS), cell.n), dtype=np.float32)
         spread_of_gain = GAIN_SPREAD * rng.standard_normal(cell.n, dtype=np.float32)
-        ahead = (GAIN_PER_SEED_EFFECT * own)[:, None, None] + spread_of_gain + noise
-        gain = ramp[:, None] * (np.float32(AT) + ahead)
+        gain = ramp[:, None] * (np.float32(AT) + lead[:, None, None] + spread_of_gain + noise)
         curves.append(Curve(STEPS, gain.astype(np.float64), [base.astype(np.float64) - right]))
     return curves
 
@@ -145,6 +147,7 @@ def seed_effects(cell: Cell, uniform: Floats) -> Floats:
     return np.asarray(cell.sd * standard)
 
 
+@lru_cache
 def truth(cell: Cell) -> float:
     """The mean that the estimates of this cell aim at."""
     if cell.kind == "matched":
@@ -155,11 +158,14 @@ def truth(cell: Cell) -> float:
     return _moments(cell, cell.effect).drop - _moments(cell, 0.0).drop
 
 
+@lru_cache
 def matched_truth(cell: Cell) -> tuple[float, float]:
     """The drops of a and b at the matched gain: the expected curves, interpolated."""
-    of_a, of_b = _drops(cell)[0], _drops(cell)[-1]
-    ends = [[_expected_drop(cell, shift, ramp) for shift, ramp in zip(of, GAINS / AT, strict=True)] for of in (of_a, of_b)]
-    return float(drop_at(GAINS, ends[0], AT)), float(drop_at(GAINS, ends[1], AT))
+    ends = []
+    for drop in (_drops(cell)[0], _drops(cell)[-1]):
+        expected = [_expected_drop(cell, shift, ramp, _slope(drop)) for shift, ramp in zip(drop, GAINS / AT, strict=True)]
+        ends.append(float(drop_at(GAINS, expected, AT)))
+    return ends[0], ends[1]
 
 
 def true_stderr(cell: Cell) -> float:
@@ -195,7 +201,7 @@ def _chances(cell: Cell, level: float) -> tuple[Floats, Floats]:
     return p, np.clip(p[:, None, None] - level - spread[:, None] - u, 0, 1)
 
 
-@lru_cache(maxsize=64)
+@lru_cache
 def _moments(cell: Cell, level: float) -> _Moments:
     p, q = _chances(cell, level)
     of_seed, of_item = q.mean(axis=(0, 1)), q.mean(axis=2)
@@ -222,8 +228,13 @@ def _drops(cell: Cell) -> list[Floats]:
     return [10 * GAINS**2 + level * GAINS / AT for level in levels(cell)]
 
 
-def _expected_drop(cell: Cell, shift: float, ramp: float) -> float:
+def _slope(drop: Floats) -> float:
+    """Drop per gain between the two steps around the matched gain."""
+    return float((drop[2] - drop[1]) / (GAINS[2] - GAINS[1]))
+
+
+def _expected_drop(cell: Cell, shift: float, ramp: float, slope: float) -> float:
     p = betaincinv(*cell.shape, (np.arange(200) + 0.5) / 200)
-    u = seed_effects(cell, (np.arange(1001) + 0.5) / 1001)
+    u = seed_effects(cell, (np.arange(1001) + 0.5) / 1001) * np.sqrt(1 + (GAIN_EFFECT * slope) ** 2)
     spread = np.array([-cell.spread, cell.spread]) / 2
     return float(p.mean() - np.clip(p[:, None, None] - shift - ramp * (spread[:, None] + u), 0, 1).mean())
