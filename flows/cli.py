@@ -37,6 +37,21 @@ def extend(
     raise typer.Exit(extend_study(name, seeds))
 
 
+@app.command("import")
+def import_samples(
+    path: Annotated[Path, typer.Argument(help="output folder or samples file of lm-eval", metavar="PATH")],
+    address: Annotated[str, typer.Option("--as", help="STUDY/base for the base, STUDY/<label> for any other model")],
+    target: Annotated[str | None, typer.Option("--target", help="the benchmark that was trained for, if any")] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="field of the documents that says which items are alike")
+    ] = None,
+) -> None:
+    """Keep lm-eval sample files made elsewhere as an evaluation, in the warehouse beside all others."""
+    from retain_core.commands import import_text
+
+    print(import_text(path, address, target, cluster))
+
+
 @app.command()
 def plan(study: StudyFile) -> None:
     """Show the arms of a study and what of it is done; runs nothing."""

@@ -54,6 +54,7 @@ def plan_text(path: Path) -> str:
 
 def status_text() -> str:
     """The studies of this home and how far each is."""
+    from retain_core.imported.store import imported_studies, read_imported
     from retain_core.plan import plan_study
     from retain_core.revisions import revisions_of, studies
     from retain_core.store import Store
@@ -75,9 +76,45 @@ def status_text() -> str:
         rows.append(
             (name, current.number, current.declared_at, f"{done}/{len(plan.arms)}", state, str(page) if page.is_file() else "")
         )
+    for name in imported_studies(store):
+        study = read_imported(store, name)
+        if study:
+            page = config.reports / name / "index.html"
+            models = f"{len(study.models)} models"
+            rows.append((name, 1, study.models[-1].imported_at, models, "imported", str(page) if page.is_file() else ""))
     if not rows:
         return f"no study was run in {config.home} yet; begin with `retain run studies/lab.yaml`"
     return render(["study", "revision", "declared", "arms", "state", "report"], rows, "table")
+
+
+def import_text(path: Path, address: str, target: str | None, cluster: str | None) -> str:
+    """Import one model's answers, load them, and say what can be asked now."""
+    from retain_core.imported.store import BASE, import_run, imported_contents
+    from retain_core.store import Store, lock_home
+    from retain_core.warehouse.load import load_contents
+    from retain_core.warehouse.rebuild import load_missing
+
+    config = settings()
+    store = Store(config.artifacts)
+    store.prepare()
+    with lock_home(config.home):
+        study = import_run(store, path, address, target, cluster)
+        load_missing(store, config.warehouse)
+        load_contents(config.warehouse, imported_contents(store, study))
+    model = study.model(address.partition("/")[2])
+    assert model is not None
+    lines = [f"{address}: {len(model.evaluations)} benchmarks imported from {path}"]
+    if study.model(BASE) is None:
+        lines.append(f"the base is still missing: `retain import PATH --as {study.study}/base`")
+    elif len(study.models) == 1:
+        lines.append(f"now import what is compared with it: `retain import PATH --as {study.study}/<label>`")
+    else:
+        lines += ["", sql_text(_IMPORTED.format(study.study), "table"), f"\npage: {report_path(study.study)}"]
+    return "\n".join(lines)
+
+
+_IMPORTED = """SELECT method AS model, benchmark, metric, n, base_score, score, "drop", ci_low, ci_high, lost, gained, p_value
+FROM forgetting WHERE study = '{}' AND method <> 'base'"""
 
 
 def report_path(name: str) -> Path:

@@ -152,11 +152,13 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     """Bring the warehouse up to date. Returns how many evaluations were read."""
     from retain_core.warehouse.contents import contents_of
     from retain_core.warehouse.load import load_contents
+    from retain_core.warehouse.rebuild import load_missing
     from retain_core.warehouse.trend import record_summary, summaries_of
 
     if not running.plan.done:
         running.replan()
     study, store, warehouse = running.study.study, running.store, running.config.warehouse
+    load_missing(store, warehouse)
     loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, summaries_of(store, study)))
     if running.plan.done:
         record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)

@@ -33,6 +33,8 @@ class Answer:
     repeat: int = 0
     kind: str | None = None
     """What sort of item it is, where a benchmark has several (harmful, harmless)."""
+    item: int | None = None
+    """Its 64-bit identity, where question and answer do not tell items apart."""
 
 
 def write_answers(folder: Path, benchmark: str, answers: list[Answer]) -> None:
@@ -40,7 +42,7 @@ def write_answers(folder: Path, benchmark: str, answers: list[Answer]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    items = [item_hash(benchmark, a.prompt, a.target) for a in answers]
+    items = [item_hash(benchmark, a.prompt, a.target) if a.item is None else a.item for a in answers]
     table = pa.table(
         {
             "doc_id": pa.array([a.doc_id for a in answers], pa.int32()),

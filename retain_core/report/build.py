@@ -24,7 +24,8 @@ def write_report(warehouse: Path, reports: Path, study: str) -> Path:
     plane = gain_drop_plane(results)
     page = reports / study / "index.html"
     write_atomically(page, render(results, plane))
-    write_atomically(page.with_name("gain_drop.svg"), plane)
+    if plane:
+        write_atomically(page.with_name("gain_drop.svg"), plane)
     return page
 
 
@@ -33,7 +34,7 @@ def points(value: float | None) -> str:
     return "-" if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
-def render(results: Results, plane: str) -> str:
+def render(results: Results, plane: str | None) -> str:
     """The page as HTML. Everything that comes from data is escaped."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -41,7 +42,7 @@ def render(results: Results, plane: str) -> str:
     environment = Environment(autoescape=True, loader=PackageLoader("retain_core.report"))
     environment.filters["points"] = points
     return environment.get_template("page.html.j2").render(
-        r=results, plane=Markup(plane), points=points, provenance=provenance(results), interval=interval,
+        r=results, plane=Markup(plane) if plane else None, points=points, provenance=provenance(results), interval=interval,
         rate=lambda rate: "" if rate is None else rate_text(rate),
         number=lambda value: "" if value is None else f"{value:.3g}",
         percent=lambda value: "" if value is None else f"{100 * value:.1f}",

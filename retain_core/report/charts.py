@@ -8,9 +8,12 @@ from retain_core.arms import rate_text
 from retain_core.report.results import Results
 
 
-def gain_drop_plane(results: Results) -> str:
-    """Every checkpoint of every method as a point: what it gained, what it lost. SVG."""
+def gain_drop_plane(results: Results) -> str | None:
+    """Every checkpoint of every method as a point: what it gained, what it lost. SVG; None without a target."""
     import vl_convert
+
+    if any(p["gain"] is None for p in results.points):
+        return None
 
     rows = [
         {

@@ -1,0 +1,41 @@
+"""Filling a new warehouse with every study that the home knows: the file is an index and may be deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retain_core.errors import InputError
+from retain_core.store import Store
+from retain_core.warehouse.contents import Contents, contents_of
+from retain_core.warehouse.load import is_current, load_contents
+from retain_core.warehouse.trend import summaries_of
+
+
+def load_missing(store: Store, warehouse: Path) -> None:
+    """Load all studies into a warehouse that is not there or of another version; otherwise do nothing."""
+    if is_current(warehouse):
+        return
+    for contents in all_contents(store):
+        load_contents(warehouse, contents)
+
+
+def all_contents(store: Store) -> list[Contents]:
+    """What every study of the home puts into the warehouse; one whose text no longer holds is left out."""
+    from pydantic import ValidationError
+
+    from retain_core.imported.store import imported_contents, imported_studies, read_imported
+    from retain_core.plan import plan_study
+    from retain_core.revisions import revisions_of, studies
+    from retain_core.study import Study
+
+    found = []
+    for name in studies(store):
+        revisions = revisions_of(store, name)
+        current = next(r for r in revisions if r.current)
+        try:
+            plan = plan_study(Study.model_validate(current.spec), store)
+        except (InputError, ValidationError):
+            continue
+        found.append(contents_of(plan, revisions, {}, summaries_of(store, name)))
+    imported = [read_imported(store, name) for name in imported_studies(store)]
+    return [*found, *(imported_contents(store, study) for study in imported if study)]
