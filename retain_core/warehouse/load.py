@@ -24,7 +24,7 @@ from retain_core.warehouse.compare import store_comparisons
 from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
 _NAMES = ("named_evaluations", "floor_evaluations", "named_divergences")
@@ -40,9 +40,14 @@ class LoadResult:
     """Hash of everything that the analysis of the study was computed from."""
 
 
+def is_current(path: Path) -> bool:
+    """Whether a warehouse of this version is there."""
+    return path.exists() and _version(path) == SCHEMA_VERSION
+
+
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open the warehouse for writing, creating it when it is not there or of another version."""
-    if path.exists() and _version(path) != SCHEMA_VERSION:
+    if path.exists() and not is_current(path):
         path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.exists()
@@ -194,7 +199,10 @@ def _replace_study(con: duckdb.DuckDBPyConnection, contents: Contents) -> None:
         insert(con, table, rows)
     ids = dict(con.execute("SELECT artifact, evaluation_id FROM stored_evaluations").fetchall())
     found = contents.evaluations
-    named = [[f"{e.checkpoint}/{e.benchmark}", study, e.checkpoint, ids[e.artifact.key]] for e in found]
+    base = {e.benchmark: ids[e.artifact.key] for e in found if e.checkpoint == f"{study}/base"}
+    named = [
+        [f"{e.checkpoint}/{e.benchmark}", study, e.checkpoint, ids[e.artifact.key], base.get(e.benchmark)] for e in found
+    ]
     insert(con, "named_evaluations", named)
     insert(con, "floor_evaluations", [[study, nuisance, ids[e.artifact.key]] for nuisance, e in contents.floor])
     ids = dict(con.execute("SELECT artifact, divergence_id FROM stored_divergences").fetchall())

@@ -31,9 +31,7 @@ JOIN checkpoints c ON c.arm = a.arm
 JOIN named_evaluations e ON e.checkpoint = c.checkpoint
 JOIN stored_evaluations s ON s.evaluation_id = e.evaluation_id
 JOIN study_benchmarks b ON b.study = a.study AND b.benchmark = s.benchmark
-JOIN named_evaluations be ON be.study = a.study AND be.checkpoint = a.base
-JOIN stored_evaluations bs ON bs.evaluation_id = be.evaluation_id AND bs.benchmark = s.benchmark
-JOIN comparisons p ON p.evaluation_id = e.evaluation_id AND p.base_evaluation_id = bs.evaluation_id;
+JOIN comparisons p ON p.evaluation_id = e.evaluation_id AND p.base_evaluation_id = e.base_evaluation_id;
 
 CREATE VIEW forgetting AS
 SELECT study, base, target, arm, method, learning_rate, seed, step, checkpoint, benchmark, metric, near, n, base_score,
@@ -67,22 +65,23 @@ LEFT JOIN kl ON kl.study = g.study AND kl.checkpoint = g.checkpoint
 GROUP BY g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.checkpoint;
 
 CREATE VIEW flips AS
-SELECT g.study, g.arm, g.checkpoint, g.benchmark, x.item,
+SELECT c.study, c.arm, c.checkpoint, s.benchmark, x.item,
        CASE WHEN x.score < y.score THEN 'lost' ELSE 'gained' END AS direction,
        i.prompt, ay.response AS base_response, ax.response, i.target
-FROM compared g
-JOIN named_evaluations e ON e.checkpoint = g.checkpoint
-JOIN stored_evaluations s ON s.evaluation_id = e.evaluation_id AND s.benchmark = g.benchmark
-JOIN named_evaluations be ON be.study = g.study AND be.checkpoint = g.base
-JOIN stored_evaluations bs ON bs.evaluation_id = be.evaluation_id AND bs.benchmark = g.benchmark
-JOIN metrics m ON m.metric = g.metric
-JOIN sample_scores x ON x.evaluation_id = s.evaluation_id AND x.metric_id = m.metric_id
-JOIN sample_scores y ON y.evaluation_id = bs.evaluation_id AND y.metric_id = m.metric_id
+FROM checkpoints c
+JOIN named_evaluations e ON e.checkpoint = c.checkpoint
+JOIN stored_evaluations s ON s.evaluation_id = e.evaluation_id
+JOIN study_benchmarks b ON b.study = c.study AND b.benchmark = s.benchmark
+JOIN comparisons p ON p.evaluation_id = e.evaluation_id AND p.base_evaluation_id = e.base_evaluation_id
+                  AND p.metric = b.metric
+JOIN metrics m ON m.metric = b.metric
+JOIN sample_scores x ON x.evaluation_id = e.evaluation_id AND x.metric_id = m.metric_id
+JOIN sample_scores y ON y.evaluation_id = e.base_evaluation_id AND y.metric_id = m.metric_id
                     AND y.item = x.item AND y.repeat = x.repeat
-JOIN answers ax ON ax.evaluation_id = s.evaluation_id AND ax.item = x.item AND ax.repeat = x.repeat
-JOIN answers ay ON ay.evaluation_id = bs.evaluation_id AND ay.item = y.item AND ay.repeat = y.repeat
-JOIN items i ON i.benchmark = g.benchmark AND i.item = x.item
-WHERE g.metric = g.study_metric AND g.lost IS NOT NULL AND x.score <> y.score;
+JOIN answers ax ON ax.evaluation_id = e.evaluation_id AND ax.item = x.item AND ax.repeat = x.repeat
+JOIN answers ay ON ay.evaluation_id = e.base_evaluation_id AND ay.item = y.item AND ay.repeat = y.repeat
+JOIN items i ON i.benchmark = s.benchmark AND i.item = x.item
+WHERE p.lost IS NOT NULL AND x.score <> y.score;
 
 -- The last checkpoint of every finished arm, all items; nothing is selected, nothing averaged over learning rates.
 CREATE VIEW method_summary AS
