@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from retain_core.errors import RetainError
 from retain_core.stats import paired as stats
+from retain_core.warehouse.alike import refuse_unlike
 
 _CHUNK = 2_000_000
 """Scores that are worked on at once, so that memory does not grow with the warehouse; an evaluation is never split."""
@@ -68,7 +68,7 @@ def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
                           WHERE c.evaluation_id = e.evaluation_id AND c.base_evaluation_id = b.evaluation_id)""",
         {"study": study},
     )
-    _refuse_unlike(con)
+    refuse_unlike(con)
     con.execute("""CREATE OR REPLACE TEMP TABLE base_scores AS
         FROM sample_scores WHERE evaluation_id IN (SELECT base_evaluation_id FROM pairs)""")
     for found in _moments(con, "pairs", _MOMENTS.format(rows=_PAIRED, by_cluster=_FLIPS_BY_CLUSTER, more=_FLIPS)):
@@ -152,20 +152,3 @@ def _insert_columns(con: duckdb.DuckDBPyConnection, columns: dict[str, Any], sta
     con.register("incoming_columns", pa.table(arrays))
     con.execute(statement)
     con.unregister("incoming_columns")
-
-
-def _refuse_unlike(con: duckdb.DuckDBPyConnection) -> None:
-    """Base and checkpoint are compared only under equal settings, on the same items; the noise floor is exempt."""
-    unlike = con.execute(
-        "SELECT benchmark, settings, base_settings, n, base_n FROM pairs "
-        "WHERE (settings_hash <> base_hash AND NOT exempt) OR n <> base_n LIMIT 1"
-    ).fetchone()
-    if unlike is None:
-        return
-    import json
-
-    benchmark, tuned, base = unlike[0], json.loads(unlike[1]), json.loads(unlike[2])
-    differing = [f"{k} ({base.get(k)} against {tuned.get(k)})" for k in sorted(base | tuned) if base.get(k) != tuned.get(k)]
-    if unlike[3] != unlike[4]:
-        differing.append(f"items ({unlike[4]} against {unlike[3]})")
-    raise RetainError(f"{benchmark}: base and checkpoint were evaluated under unlike settings: {', '.join(differing)}")
