@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,8 +72,11 @@ def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
     refuse_unlike(con)
     con.execute("""CREATE OR REPLACE TEMP TABLE base_scores AS
         FROM sample_scores WHERE evaluation_id IN (SELECT base_evaluation_id FROM pairs)""")
+    con.execute("""CREATE OR REPLACE TEMP TABLE base_answers AS SELECT answer, evaluation_id, item, repeat
+        FROM answers WHERE evaluation_id IN (SELECT base_evaluation_id FROM pairs)""")
     for found in _moments(con, "pairs", _MOMENTS.format(rows=_PAIRED, by_cluster=_FLIPS_BY_CLUSTER, more=_FLIPS)):
         _store_compared(con, found)
+        _store_flips(con)
 
 
 def _store_compared(con: duckdb.DuckDBPyConnection, found: dict[str, Any]) -> None:
@@ -99,6 +103,30 @@ def _store_compared(con: duckdb.DuckDBPyConnection, found: dict[str, Any]) -> No
     )
 
 
+def _store_flips(con: duckdb.DuckDBPyConnection) -> None:
+    """The items of the chunk's evaluations that flipped, for every metric whose flips were counted."""
+    con.execute("""DELETE FROM flipped USING chunk p
+        WHERE flipped.evaluation_id = p.evaluation_id AND flipped.base_evaluation_id = p.base_evaluation_id""")
+    with _joined_as_written(con):
+        con.execute("""INSERT INTO flipped
+            WITH f AS MATERIALIZED (
+                SELECT x.evaluation_id, p.base_evaluation_id, x.metric_id, x.item, x.repeat, x.score < y.score AS lost
+                FROM sample_scores x JOIN chunk p USING (evaluation_id)
+                JOIN base_scores y ON y.evaluation_id = p.base_evaluation_id AND y.metric_id = x.metric_id
+                                  AND y.item = x.item AND y.repeat = x.repeat
+                JOIN metrics m ON m.metric_id = x.metric_id
+                JOIN comparisons c ON c.evaluation_id = x.evaluation_id AND c.base_evaluation_id = p.base_evaluation_id
+                                  AND c.metric = m.metric
+                WHERE c.lost + c.gained > 0 AND x.score <> y.score
+            )
+            SELECT f.evaluation_id, f.base_evaluation_id, f.metric_id, f.item, f.lost, x.answer, y.answer
+            FROM answers x JOIN chunk p USING (evaluation_id)
+            JOIN f ON f.evaluation_id = x.evaluation_id AND f.base_evaluation_id = p.base_evaluation_id
+                  AND f.item = x.item AND f.repeat = x.repeat
+            JOIN base_answers y ON y.evaluation_id = f.base_evaluation_id AND y.item = f.item AND y.repeat = f.repeat
+            ORDER BY f.evaluation_id, f.base_evaluation_id, f.metric_id, f.item""")
+
+
 def _store_scores(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("""CREATE OR REPLACE TEMP TABLE unscored AS
         SELECT evaluation_id AS pair, evaluation_id, benchmark, n FROM stored_evaluations ANTI JOIN evaluation_scores
@@ -118,12 +146,18 @@ def _moments(con: duckdb.DuckDBPyConnection, pairs: str, sql: str) -> Iterator[d
         SELECT pair, sum(n) OVER (ORDER BY pair) // {_CHUNK} AS chunk FROM {pairs}) GROUP BY chunk ORDER BY chunk""").fetchall()
     for first, last in chunks:
         con.execute(f"CREATE OR REPLACE TEMP TABLE chunk AS FROM {pairs} WHERE pair BETWEEN ? AND ?", [first, last])
-        # Joined as written: the scores stream past in their stored order, so that sums do not depend on what else is loaded.
-        con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
-        found = con.execute(sql).fetchnumpy()
-        con.execute("RESET disabled_optimizers")
+        with _joined_as_written(con):
+            found = con.execute(sql).fetchnumpy()
         if len(found["pair"]):
             yield found
+
+
+@contextlib.contextmanager
+def _joined_as_written(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """The first table of a query streams past in its stored order, so that sums do not depend on what else is loaded."""
+    con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+    yield
+    con.execute("RESET disabled_optimizers")
 
 
 def _errors(found: dict[str, Any]) -> tuple[Any, Any, Any, Any]:

@@ -24,7 +24,7 @@ from retain_core.warehouse.compare import store_comparisons
 from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
 _NAMES = ("named_evaluations", "floor_evaluations", "named_divergences")
@@ -137,8 +137,9 @@ def _load_answers(con: duckdb.DuckDBPyConnection, sources: list[str]) -> None:
         GROUP BY f.benchmark, p.item ORDER BY f.benchmark, any_value(p.doc_id)""")
     con.execute("""
         INSERT INTO answers
-        SELECT f.evaluation_id, p.item, p.repeat, p.parsed, p.finish_reason, p.n_tokens, p.response
-        FROM incoming_answers p JOIN incoming f ON f.file = p.filename ORDER BY f.evaluation_id, p.item, p.repeat""")
+        SELECT (SELECT coalesce(max(answer), 0) FROM answers) + row_number() OVER (), *
+        FROM (SELECT f.evaluation_id, p.item, p.repeat, p.parsed, p.finish_reason, p.n_tokens, p.response
+              FROM incoming_answers p JOIN incoming f ON f.file = p.filename ORDER BY f.evaluation_id, p.item, p.repeat)""")
     con.execute("DROP TABLE incoming_answers")
 
 
@@ -161,7 +162,8 @@ def _forget(con: duckdb.DuckDBPyConnection, artifact: str) -> None:
     assert found is not None
     for table in ("stored_evaluations", "sample_scores", "answers", "evaluation_scores"):
         con.execute(f"DELETE FROM {table} WHERE evaluation_id = ?", [found[0]])
-    con.execute("DELETE FROM comparisons WHERE ? IN (evaluation_id, base_evaluation_id)", [found[0]])
+    for table in ("comparisons", "flipped"):
+        con.execute(f"DELETE FROM {table} WHERE ? IN (evaluation_id, base_evaluation_id)", [found[0]])
 
 
 def _add_divergences(con: duckdb.DuckDBPyConnection, artifacts: list[Artifact]) -> None:
@@ -200,9 +202,7 @@ def _replace_study(con: duckdb.DuckDBPyConnection, contents: Contents) -> None:
     ids = dict(con.execute("SELECT artifact, evaluation_id FROM stored_evaluations").fetchall())
     found = contents.evaluations
     base = {e.benchmark: ids[e.artifact.key] for e in found if e.checkpoint == f"{study}/base"}
-    named = [
-        [f"{e.checkpoint}/{e.benchmark}", study, e.checkpoint, ids[e.artifact.key], base.get(e.benchmark)] for e in found
-    ]
+    named = [[f"{e.checkpoint}/{e.benchmark}", study, e.checkpoint, ids[e.artifact.key], base.get(e.benchmark)] for e in found]
     insert(con, "named_evaluations", named)
     insert(con, "floor_evaluations", [[study, nuisance, ids[e.artifact.key]] for nuisance, e in contents.floor])
     ids = dict(con.execute("SELECT artifact, divergence_id FROM stored_divergences").fetchall())

@@ -41,7 +41,7 @@ CREATE TABLE items (
 );
 CREATE TABLE sample_scores (evaluation_id INTEGER, metric_id TINYINT, item BIGINT, repeat SMALLINT, score DOUBLE);
 CREATE TABLE answers (
-    evaluation_id INTEGER, item BIGINT, repeat SMALLINT, parsed BOOLEAN, finish_reason VARCHAR, n_tokens INTEGER,
+    answer BIGINT, evaluation_id INTEGER, item BIGINT, repeat SMALLINT, parsed BOOLEAN, finish_reason VARCHAR, n_tokens INTEGER,
     response VARCHAR
 );
 
@@ -59,6 +59,13 @@ CREATE TABLE comparisons (
     evaluation_id INTEGER, base_evaluation_id INTEGER, metric VARCHAR, n INTEGER, clusters INTEGER,
     base_score DOUBLE, score DOUBLE, "drop" DOUBLE, lost INTEGER, gained INTEGER, stderr DOUBLE, df INTEGER,
     ci_low DOUBLE, ci_high DOUBLE, p_value DOUBLE
+);
+
+-- Every item that flipped between an evaluation and that of its base, for metrics of 0 and 1; each answer by its one key,
+-- so that DuckDB knows how many rows a join gives, and never reads the answers of other evaluations.
+CREATE TABLE flipped (
+    evaluation_id INTEGER, base_evaluation_id INTEGER, metric_id TINYINT, item BIGINT, lost BOOLEAN, answer BIGINT,
+    base_answer BIGINT
 );
 
 -- The analysis of a study as a whole: intervals over seeds, contrasts, matched points, the KL law.

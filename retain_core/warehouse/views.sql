@@ -65,23 +65,18 @@ LEFT JOIN kl ON kl.study = g.study AND kl.checkpoint = g.checkpoint
 GROUP BY g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.checkpoint;
 
 CREATE VIEW flips AS
-SELECT c.study, c.arm, c.checkpoint, s.benchmark, x.item,
-       CASE WHEN x.score < y.score THEN 'lost' ELSE 'gained' END AS direction,
-       i.prompt, ay.response AS base_response, ax.response, i.target
+SELECT c.study, c.arm, c.checkpoint, s.benchmark, f.item, CASE WHEN f.lost THEN 'lost' ELSE 'gained' END AS direction,
+       i.prompt, y.response AS base_response, x.response, i.target
 FROM checkpoints c
 JOIN named_evaluations e ON e.checkpoint = c.checkpoint
 JOIN stored_evaluations s ON s.evaluation_id = e.evaluation_id
 JOIN study_benchmarks b ON b.study = c.study AND b.benchmark = s.benchmark
-JOIN comparisons p ON p.evaluation_id = e.evaluation_id AND p.base_evaluation_id = e.base_evaluation_id
-                  AND p.metric = b.metric
 JOIN metrics m ON m.metric = b.metric
-JOIN sample_scores x ON x.evaluation_id = e.evaluation_id AND x.metric_id = m.metric_id
-JOIN sample_scores y ON y.evaluation_id = e.base_evaluation_id AND y.metric_id = m.metric_id
-                    AND y.item = x.item AND y.repeat = x.repeat
-JOIN answers ax ON ax.evaluation_id = e.evaluation_id AND ax.item = x.item AND ax.repeat = x.repeat
-JOIN answers ay ON ay.evaluation_id = e.base_evaluation_id AND ay.item = y.item AND ay.repeat = y.repeat
-JOIN items i ON i.benchmark = s.benchmark AND i.item = x.item
-WHERE p.lost IS NOT NULL AND x.score <> y.score;
+JOIN flipped f ON f.evaluation_id = e.evaluation_id AND f.base_evaluation_id = e.base_evaluation_id
+              AND f.metric_id = m.metric_id
+JOIN answers x ON x.answer = f.answer
+JOIN answers y ON y.answer = f.base_answer
+JOIN items i ON i.benchmark = s.benchmark AND i.item = f.item;
 
 -- The last checkpoint of every finished arm, all items; nothing is selected, nothing averaged over learning rates.
 CREATE VIEW method_summary AS
