@@ -7,6 +7,7 @@ again gives equal content.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +28,8 @@ from retain_core.warehouse.rows import insert
 SCHEMA_VERSION = 5
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
+_AT_ONCE = 1_000_000
+"""Answers that are read at once, so that memory does not grow with the load."""
 _NAMES = ("named_evaluations", "floor_evaluations", "named_divergences")
 
 
@@ -118,11 +121,14 @@ def _add_evaluations(con: duckdb.DuckDBPyConnection, evaluations: list[Evaluated
     ]  # fmt: skip
     insert(con, "stored_evaluations", rows)
     con.execute("CREATE OR REPLACE TEMP TABLE incoming (file VARCHAR, evaluation_id INTEGER, benchmark VARCHAR)")
-    for name in (ANSWERS, SCORES):
-        sources = [str(e.artifact.file(name)) for e in new]
-        con.execute("DELETE FROM incoming")
-        insert(con, "incoming", [[s, row[0], row[3]] for s, row in zip(sources, rows, strict=True)])
-        (_load_answers if name == ANSWERS else _load_scores)(con, sources)
+    answers = itertools.accumulate(row[6] for row in rows)
+    for _, group in itertools.groupby(zip(new, rows, answers, strict=True), lambda one: (one[2] - 1) // _AT_ONCE):
+        batch = list(group)
+        for name, load in ((ANSWERS, _load_answers), (SCORES, _load_scores)):
+            sources = [str(e.artifact.file(name)) for e, *_ in batch]
+            con.execute("DELETE FROM incoming")
+            insert(con, "incoming", [[s, row[0], row[3]] for s, (_, row, _) in zip(sources, batch, strict=True)])
+            load(con, sources)
     return len(new)
 
 
