@@ -208,7 +208,10 @@ def _primary(scores: StudyScores, curves: Curves, said: Declared) -> Pair:
     if said.at == LAST and cells[0] and cells[1]:
         rule = "last checkpoint; learning rate with the highest gain on select, shown on report"
         return AtLast(scores, cells[0], cells[1], rule, "report", said.level)
-    return AtGain(scores, curves, said.a, said.b, said.gain, said.level)
+    pair = AtGain(scores, curves, said.a, said.b, said.gain, said.level)
+    if said.at == LAST:  # one of them has no finished arm, so nothing is reached at any gain either
+        pair.at, pair.rule = LAST, "last checkpoint; a method has no finished arm"
+    return pair
 
 
 def _best_at_last(scores: StudyScores, method: str) -> Cell | None:

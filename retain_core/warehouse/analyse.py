@@ -20,7 +20,7 @@ from retain_core.methods import CONTROLS
 from retain_core.stats.sequential import MOST_LOOKS, look_levels, overall_error
 from retain_core.warehouse.rows import insert
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 """Raised when equal answers would give other figures."""
 _TABLES = ("intervals", "contrasts", "contrast_benchmarks", "matched", "pareto", "kl_law", "looks")
 
@@ -97,12 +97,14 @@ def _store(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared, 
 
 
 def _declared(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared) -> tuple[Any, bool | None]:
-    """When the contrast was first declared in these words, and whether that was before its arms were trained."""
+    """When the contrast was first declared in these words, over the same benchmarks, and whether before training."""
     row = con.execute(
         """SELECT CAST(min(s.declared_at) AS VARCHAR), min(s.declared_at) <= (
                SELECT min(created_at) FROM arms WHERE study = $study AND method IN ($a, $b))
         FROM studies s JOIN studies c ON c.study = s.study AND c.is_current
-        WHERE s.study = $study AND s.primary_contrast = c.primary_contrast""",
+        WHERE s.study = $study AND s.primary_contrast = c.primary_contrast
+          AND json_extract(s.spec, '$.target') = json_extract(c.spec, '$.target')
+          AND json_extract(s.spec, '$.retention') = json_extract(c.spec, '$.retention')""",
         {"study": scores.study, "a": said.a, "b": said.b},
     ).fetchone()
     return (row[0], row[1]) if row else (None, None)
