@@ -9,9 +9,9 @@ have one value per seed and step (distance from the base's weights, forward KL).
 Interval: around g the result is a weighted sum of means over items: those of the drops at the steps on both
 sides of g, less the slope of drop in gain times those of the gains. Target items, retention items (or
 clusters) and seeds all vary in it, and it is analysed as any weighted mean over benchmarks that share seeds,
-with the seed part moderated over arms. This replaces a joint resample of items and seeds: of two seeds a
-resample is one of them twice half of the time, and `make coverage` shows how seldom such an interval holds
-the truth. Fractions, not points.
+with the seed part moderated over arms. A joint resample of items and seeds would be the obvious interval, but
+a resample of two seeds is one of them twice half of the time: `make coverage` shows it too narrow where seeds
+differ much, and too wide for contrasts where they do not. Fractions, not points.
 
 Source: measurement, sections 3 and 4; isotonic fit by the min-max formula of Robertson, Wright and Dykstra
 (1988), equal weights; linearisation: the delta method.
