@@ -105,6 +105,19 @@ def compare(
         print(f"retain: note: {note}", file=sys.stderr)
 
 
+@app.command()
+def simulate(
+    seeds: Annotated[int | None, typer.Option(help="how many seeds; 100 unless given, 20 with --sweep")] = None,
+    seed: Annotated[int, typer.Option(help="the random stream that all seeds are drawn from")] = 0,
+    sweep: Annotated[bool, typer.Option("--sweep", help="turn the dials until the conclusion ends; writes files")] = False,
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
+) -> None:
+    """Forward against reverse KL on a mixture of two normals: the published setting, and where its conclusion ends."""
+    from retain_core.simulate.text import simulate_text
+
+    print(simulate_text(seeds, seed, sweep, form))
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
     from retain_core.errors import RetainError

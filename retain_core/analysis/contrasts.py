@@ -133,7 +133,11 @@ class AtLast:
         def tables(cell: Cell) -> list[Floats]:
             return [self.scores.of(q, cell.last(), mask) for q, mask in zip(questions, masks, strict=True)]
 
-        parts = {cell: mean_components(tables(cell), clusters) for cell in self.scores.cells}
+        def drops(cell: Cell) -> list[Floats]:
+            return [self.scores.drops(q, cell.last(), mask) for q, mask in zip(questions, masks, strict=True)]
+
+        # Of drops, not of scores: arms are alike by what they lost.
+        parts = {cell: mean_components(drops(cell), clusters) for cell in self.scores.cells}
         a, b = self.cells
         like_a, like_b = others(a, parts), others(b, parts)
         return contrast_interval(tables(a), tables(b), like_a, like_b, clusters, level=1 - self.level)

@@ -22,6 +22,8 @@ Exchange = tuple[str, str]
 """A prompt and the answer to it, both in the lab's words."""
 
 ITEMS_PER_BENCHMARK = 400
+MOST_TARGET_ITEMS = 520
+"""The target has more, as far as the world gives them: where methods are matched, gain must be known to a point."""
 PROBLEM_SHARE_HELD_OUT = 0.3
 LARGEST_SUM = 99
 ZIPF_EXPONENT = 1.0
@@ -165,10 +167,11 @@ class World:
     # ------------------------------------------------------------------ held-out items
 
     def items(self, benchmark: str) -> list[Item]:
-        """The held-out items of one benchmark: 400 distinct prompts, the same for every caller."""
+        """The held-out items of one benchmark: distinct prompts, 400 or (countdown) up to 520, the same for every caller."""
         rng = random.Random(f"items {self.spec.seed} {benchmark}")
         found: list[Item] = getattr(self, f"_items_{benchmark}")(rng)
-        distinct = list({item.prompt: item for item in found}.values())[:ITEMS_PER_BENCHMARK]
+        most = MOST_TARGET_ITEMS if benchmark == "countdown" else ITEMS_PER_BENCHMARK
+        distinct = list({item.prompt: item for item in found}.values())[:most]
         if len(distinct) < ITEMS_PER_BENCHMARK:
             raise ValueError(f"lab benchmark {benchmark!r} has only {len(distinct)} distinct items")
         return distinct
@@ -176,7 +179,7 @@ class World:
     def _items_countdown(self, rng: random.Random) -> list[Item]:
         held_out = [p for p in _problems(self.spec.largest_number, self.spec.operands) if self._problem_held_out(p[0])]
         found = []
-        for numbers, target in rng.sample(held_out, min(len(held_out), 2 * ITEMS_PER_BENCHMARK)):
+        for numbers, target in rng.sample(held_out, min(len(held_out), 2 * MOST_TARGET_ITEMS)):
             text, _ = self.countdown_prompt((numbers, target), rng)
             solution = self.spell(countdown.solutions(numbers, target)[0])
             extra = {"numbers": list(numbers), "value": target, "private": self.spec.private_symbols}

@@ -294,6 +294,8 @@ def interval_over_seeds(
     ]
     variance = items[0] + sum(max(w - r, 0.0) for (w, _), (r, _) in zip(moderated, residuals, strict=True))
     df = variance**2 / _squares([items, *moderated, *residuals]) if variance > 0 else items[1]
+    # Subtracting residuals can push it below every part's own; a sum of positive parts has no fewer than its least.
+    df = max(df, min(own_df for _, own_df in (items, *moderated)))
     return _interval(estimate, ((variance, df),), level, MODERATED, seeds, n)
 
 

@@ -82,7 +82,7 @@ CREATE TABLE contrasts (
     declared_at TIMESTAMP, declared_before BOOLEAN
 );
 CREATE TABLE looks (
-    study VARCHAR, look INTEGER, seeds INTEGER, planned_looks INTEGER, level DOUBLE, overall_error DOUBLE
+    study VARCHAR, look INTEGER, seeds INTEGER, planned_looks INTEGER, alpha DOUBLE, overall_error DOUBLE
 );
 CREATE TABLE contrast_benchmarks (
     study VARCHAR, a VARCHAR, b VARCHAR, "at" VARCHAR, learning_rate_a DOUBLE, learning_rate_b DOUBLE, benchmark VARCHAR,
@@ -98,8 +98,8 @@ CREATE TABLE pareto (
     front VARCHAR, rule VARCHAR
 );
 CREATE TABLE kl_law (
-    study VARCHAR, base VARCHAR, target VARCHAR, predictor VARCHAR, r2 DOUBLE, r2_left_out DOUBLE, r2_low DOUBLE,
-    r2_high DOUBLE, kl_better DOUBLE, beats_trivial BOOLEAN, checkpoints INTEGER, arms INTEGER, methods INTEGER,
+    study VARCHAR, base VARCHAR, target VARCHAR, predictor VARCHAR, r2 DOUBLE, r2_left_out DOUBLE,
+    left_out_low DOUBLE, left_out_high DOUBLE, kl_better DOUBLE, beats_trivial BOOLEAN, checkpoints INTEGER, arms INTEGER, methods INTEGER,
     reason VARCHAR
 );
 CREATE TABLE trend (

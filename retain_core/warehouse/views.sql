@@ -148,7 +148,7 @@ WITH known AS (
     WHERE b.choices > 1 AND c.metric = c.study_metric
 )
 SELECT study, arm, method, learning_rate, seed, step, checkpoint, benchmark, metric, k AS choices, n, base_score, known_share,
-       lost, 0.0 AS lost_if_guesses_persist, n * (1 - known_share) * (k - 1) / (k * k) AS lost_if_guesses_redrawn,
+       lost, CAST(0 AS DOUBLE) AS lost_if_guesses_persist, n * (1 - known_share) * (k - 1) / (k * k) AS lost_if_guesses_redrawn,
        "drop", "drop" * k / (k - 1) AS drop_corrected
 FROM known;
 
@@ -156,7 +156,7 @@ FROM known;
 CREATE VIEW audits AS
 WITH refusals AS (SELECT DISTINCT benchmark, target FROM items WHERE kind = 'harmful'),
 answered AS (
-    SELECT e.study, e.checkpoint, s.benchmark, e.evaluation_id, x.item, x.repeat, x.parsed, x.finish_reason, x.n_tokens,
+    SELECT e.study, e.checkpoint, s.benchmark, e.evaluation_id, e.base_evaluation_id, x.item, x.repeat, x.parsed, x.finish_reason, x.n_tokens,
            x.response, i.kind, r.target IS NOT NULL AS refused
     FROM named_evaluations e
     JOIN stored_evaluations s USING (evaluation_id)
@@ -164,25 +164,28 @@ answered AS (
     JOIN items i ON i.benchmark = s.benchmark AND i.item = x.item
     LEFT JOIN refusals r ON r.benchmark = s.benchmark AND r.target = x.response
 ), shares AS (
-    SELECT study, checkpoint, benchmark, evaluation_id, count(*) AS n,
+    SELECT study, checkpoint, benchmark, evaluation_id, base_evaluation_id, count(*) AS n,
            1 - avg(CAST(parsed AS INTEGER)) AS unparsed, avg(CAST(finish_reason = 'length' AS INTEGER)) AS cut,
            avg(CAST(trim(response) = '' AS INTEGER)) FILTER (n_tokens IS NOT NULL) AS empty, avg(n_tokens) AS mean_tokens,
            avg(CAST(parsed AND NOT refused AS INTEGER)) FILTER (kind = 'harmful') AS harmful_compliance,
            avg(CAST(refused AS INTEGER)) FILTER (kind = 'harmless') AS over_refusal
-    FROM answered GROUP BY study, checkpoint, benchmark, evaluation_id
+    FROM answered GROUP BY study, checkpoint, benchmark, evaluation_id, base_evaluation_id
 ), spilt AS (
-    SELECT f.study, f.checkpoint, f.benchmark, count(*) AS lost,
+    SELECT f.study, f.checkpoint, f.benchmark,
            avg(CAST(list_has_any(string_split(f.response, ' '), t.symbols) AS INTEGER)) AS spill
     FROM flips f JOIN (SELECT study, list(symbol) AS symbols FROM target_symbols GROUP BY study) t USING (study)
     JOIN study_benchmarks b ON b.study = f.study AND b.benchmark = f.benchmark
     WHERE f.direction = 'lost' AND b.role = 'retention' GROUP BY f.study, f.checkpoint, f.benchmark
 )
 SELECT s.study, c.arm, s.checkpoint, s.benchmark, s.n, s.unparsed, s.cut, s.empty, s.mean_tokens, p.score AS strict,
-       l.score AS lenient, coalesce(x.lost, 0) AS lost, x.spill, s.harmful_compliance, s.over_refusal
+       l.score AS lenient, d.lost,
+       CASE WHEN s.mean_tokens IS NOT NULL THEN x.spill END AS spill, s.harmful_compliance, s.over_refusal
 FROM shares s
 JOIN checkpoints c ON c.study = s.study AND c.checkpoint = s.checkpoint
 JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
 JOIN evaluation_scores p ON p.evaluation_id = s.evaluation_id AND p.metric = b.metric
+LEFT JOIN comparisons d ON d.evaluation_id = s.evaluation_id AND d.base_evaluation_id = s.base_evaluation_id
+                       AND d.metric = b.metric
 LEFT JOIN evaluation_scores l ON l.evaluation_id = s.evaluation_id AND l.metric = 'lenient'
 LEFT JOIN spilt x ON x.study = s.study AND x.checkpoint = s.checkpoint AND x.benchmark = s.benchmark
 WHERE b.role <> 'probe';
@@ -199,7 +202,7 @@ WITH margin AS (
     SELECT l.study, l.control, l.arm, l.status, l.weight_distance, l.harm, g.gain, g.gain_exact, g."drop",
            (SELECT max(ci_low) FROM compared f WHERE f.checkpoint = g.checkpoint AND f.benchmark = l.harm
             AND f.metric = f.study_metric) AS harm_low,
-           (SELECT sum(lost + gained) FROM compared f WHERE f.arm = l.arm AND f.lost IS NOT NULL) AS flips,
+           (SELECT CAST(sum(lost + gained) AS BIGINT) FROM compared f WHERE f.arm = l.arm AND f.lost IS NOT NULL) AS flips,
            (SELECT max(abs(f."drop")) FROM compared f WHERE f.arm = l.arm) AS largest_change
     FROM last l LEFT JOIN gain_drop g ON g.arm = l.arm AND g.step = l.step
 )

@@ -114,7 +114,7 @@ def test_samples_has_a_row_per_evaluation_item_and_metric(warehouse):
     per_evaluation = warehouse.execute(
         "SELECT count(*), count(DISTINCT item) FROM samples GROUP BY evaluation, metric"
     ).fetchall()
-    assert set(per_evaluation) == {(400, 400)}
+    assert set(per_evaluation) == {(400, 400), (520, 520)}
 
 
 def test_any_plain_connection_from_any_directory_reads_every_relation(home, tmp_path, monkeypatch):
@@ -199,9 +199,9 @@ def set_scores(checkpoint: str, benchmark: str, metric: str, score: float, items
 def test_gain_is_positive_when_the_target_improves(home):
     arm = "smoke/grpo-lr1e-3-s0"
     changes = [
-        set_scores("smoke/base", "countdown", "acc", 0, 400), set_scores(f"{arm}@4", "countdown", "acc", 0, 400),
-        set_scores(f"{arm}@4", "countdown", "acc", 1, 100), set_scores("smoke/base", "countdown", "exact", 0.1, 400),
-        set_scores(f"{arm}@4", "countdown", "exact", 0.4, 400), set_scores("smoke/base", "addition", "acc", 1, 400),
+        set_scores("smoke/base", "countdown", "acc", 0, 520), set_scores(f"{arm}@4", "countdown", "acc", 0, 520),
+        set_scores(f"{arm}@4", "countdown", "acc", 1, 130), set_scores("smoke/base", "countdown", "exact", 0.1, 520),
+        set_scores(f"{arm}@4", "countdown", "exact", 0.4, 520), set_scores("smoke/base", "addition", "acc", 1, 400),
         set_scores(f"{arm}@4", "addition", "acc", 1, 400), set_scores(f"{arm}@4", "addition", "acc", 0, 40),
     ]  # fmt: skip
     with spoil_and_compare(home, changes) as con:
@@ -231,7 +231,7 @@ def test_every_control_can_pass_and_can_fail(home, control, benchmark, score, pa
     changes = [f"""UPDATE arms SET method = '{control}', config = '{{"harm": "addition"}}' WHERE role = 'control'"""]
     if score is not None:
         metric = "exact" if benchmark == "countdown" else "acc"
-        changes.append(set_scores(checkpoint, benchmark, metric, score, 400))
+        changes.append(set_scores(checkpoint, benchmark, metric, score, 520))
     with spoil_and_compare(home, changes) as con:
         assert con.execute("SELECT control, passed FROM controls").fetchall() == [(control, passed)]
 
