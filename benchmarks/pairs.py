@@ -24,8 +24,8 @@ class Row:
     def text(self) -> str:
         """The row as Markdown."""
         return (
-            f"| {self.name} | {self.ratio:.3f} | {self.low:.3f} to {self.high:.3f} | {self.ours:.2f} s | "
-            f"{self.theirs:.2f} s | {self.pairs} | {self.goal} |"
+            f"| {self.name} | {self.ratio:.3g} | {self.low:.3g} to {self.high:.3g} | {self.ours:.3g} s | "
+            f"{self.theirs:.3g} s | {self.pairs} | {self.goal} |"
         )
 
 
