@@ -221,10 +221,8 @@ def beside_pandas(path: Path, folder: Path, rows: int, pairs: int) -> Row:
             raise SystemExit(f"the view and pandas differ: {wrong[:3]}")
 
     number = min(pairs, 3) if rows < PANDAS_ROWS else 1
-    row = compare(
-        f"drop, lost, gained of {rows:.0e} samples: view (computed at the load) / pandas over JSONL", lambda: con.execute(sql).fetchall(), by_pandas,
-        "below 1", number,
-    )  # fmt: skip
+    name = f"drop, lost, gained of {rows:.0e} samples: the view, computed at the load / pandas over JSONL"
+    row = compare(name, lambda: con.execute(sql).fetchall(), by_pandas, "below 1", number)
     con.close()
     shutil.rmtree(folder)
     return row
