@@ -89,7 +89,7 @@ def status_text() -> str:
 
 def import_text(path: Path, address: str, target: str | None, cluster: str | None) -> str:
     """Import one model's answers, load them, and say what can be asked now."""
-    from retain_core.imported.store import BASE, import_run, imported_contents
+    from retain_core.imported.store import BASE, answered_by_all, import_run, imported_contents
     from retain_core.store import Store, lock_home
     from retain_core.warehouse.load import load_contents
     from retain_core.warehouse.rebuild import load_missing
@@ -110,6 +110,9 @@ def import_text(path: Path, address: str, target: str | None, cluster: str | Non
         lines.append(f"now import what is compared with it: `retain import PATH --as {study.study}/<label>`")
     else:
         lines += ["", sql_text(_IMPORTED.format(study.study), "table"), f"\npage: {report_path(study.study)}"]
+    answered = [set(m.evaluations) for m in study.models]
+    if beside := set().union(*answered) - answered_by_all(answered):
+        lines.append(f"not answered by every model of {study.study}, so beside and in no mean: {', '.join(sorted(beside))}")
     return "\n".join(lines)
 
 

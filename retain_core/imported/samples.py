@@ -216,7 +216,7 @@ def _results_beside(file: Path) -> Path | None:
 
 def _results(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = _decoded(path.read_bytes())
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(told, dict) or not isinstance(told.get("results"), dict):
@@ -323,7 +323,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
+                row = _decoded(text)
             except (ValueError, UnicodeDecodeError):
                 raise InputError(f"{file}, line {number}: not a line of JSON; is the file cut off?") from None
             if not isinstance(row, dict) or not {"doc_id", "resps", "arguments"} <= row.keys():
@@ -333,6 +333,14 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not _metric_names(row):
                 raise InputError(f"{file}, line {number}: the sample has no metric")
             yield number, row
+
+
+def _decoded(text: bytes) -> Any:
+    """JSON. Half a surrogate pair, which JSON can write and no UTF-8 text can hold, becomes a question mark."""
+    found = json.loads(text)
+    if b"\\ud" in text or b"\\uD" in text:
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    return found
 
 
 def _metric_names(row: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,16 +65,21 @@ def import_run(store: Store, path: Path, address: str, target: str | None, clust
     if target is not None and known.target not in (None, target):
         raise InputError(f"{name} has the target {known.target}; it cannot get {target} too")
     run = read_run(path, cluster)
+    if short := [b.name for b in run.benchmarks if len(b.items) < 2]:
+        raise InputError(f"{path}: {few(short)} has a single item, which no interval can be computed from")
     found = {b.name: _answers(b) for b in run.benchmarks}
     others = [m for m in known.models if m.label != label]
+    chosen = target or known.target
+    for where, names in [(str(path), list(found)), *((f"{name}/{m.label}", list(m.evaluations)) for m in others)]:
+        if chosen is not None and chosen not in names:
+            raise InputError(f"the target {chosen} is not among the benchmarks of {where}: {few(names)}")
+    if not answered_by_all([set(found), *(set(m.evaluations) for m in others)]):
+        raise InputError(f"{path} has no benchmark in common with the other models of {name}: {few(found)}")
     for other in others:
-        _refuse_unlike(store, run.benchmarks, found, other)
-    keys = {b.name: _keep(store, b, found[b.name]) for b in run.benchmarks}
+        _refuse_unlike(store, run.benchmarks, found, other, cluster)
+    keys = {b.name: _keep(store, b, found[b.name], cluster) for b in run.benchmarks}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     model = ImportedModel(label, str(path), run.model, now, keys)
-    chosen = target or known.target
-    if label != BASE and chosen is not None and chosen not in keys:
-        raise InputError(f"the target {chosen} is not among the benchmarks of {path}: {few(keys)}")
     study = ImportedStudy(name, chosen, [*others, model])
     (store.root / "imported").mkdir(parents=True, exist_ok=True)
     write_atomically(store.root / "imported" / f"{name}.json", json.dumps(asdict(study), indent=1))
@@ -95,8 +101,13 @@ def imported_studies(store: Store) -> list[str]:
     return sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
 
 
+def answered_by_all(models: Sequence[set[str]]) -> set[str]:
+    """The benchmarks that every model answered; means over other sets of benchmarks could not be compared."""
+    return set.intersection(*models)
+
+
 def imported_contents(store: Store, study: ImportedStudy) -> Contents:
-    """What an imported study puts into the warehouse."""
+    """What an imported study puts into the warehouse. A benchmark that not every model answered stands beside, as probes do."""
     base = f"{study.study}/{BASE}"
     checkpoints: list[list[Any]] = []
     arms: list[list[Any]] = []
@@ -118,8 +129,9 @@ def imported_contents(store: Store, study: ImportedStudy) -> Contents:
             artifact = store.get("evaluation", key)
             benchmarks.setdefault(benchmark, artifact)
             evaluations.append(Evaluated(name, benchmark, artifact.meta["settings"], artifact))
+    shared = answered_by_all([set(m.evaluations) for m in study.models])
     rows = [
-        [study.study, name, a.meta["metric"], _role(name, a, study.target), False, a.meta["choices"]]
+        [study.study, name, a.meta["metric"], _role(name, a, study.target, shared), False, a.meta["choices"]]
         for name, a in benchmarks.items()
     ]
     first = min((m.imported_at for m in study.models), default="")
@@ -141,10 +153,10 @@ def _split(address: str) -> tuple[str, str]:
     return name, label
 
 
-def _role(name: str, artifact: Artifact, target: str | None) -> str:
+def _role(name: str, artifact: Artifact, target: str | None, shared: set[str]) -> str:
     if name == target:
         return "target"
-    return "probe" if artifact.meta["loss"] else "retention"
+    return "probe" if artifact.meta["loss"] or name not in shared else "retention"
 
 
 def _answers(benchmark: Benchmark) -> list[Answer]:
@@ -171,15 +183,27 @@ def _metrics(benchmark: Benchmark) -> list[str]:
 
 
 def _identity(benchmark: str, item: Item) -> int:
-    """Documents made elsewhere may repeat a question: the place in the benchmark tells them apart."""
-    return hash64(f"{benchmark}\n{item.part}\n{item.doc_id}\n{item.prompt}\n{item.target}")
+    """Documents made elsewhere may repeat a question: the place in the benchmark tells them apart.
+
+    The cluster belongs to it because an item has one cluster, whichever study asks.
+    """
+    cluster = "" if item.cluster is None else f"\n{item.cluster}"
+    return hash64(f"{benchmark}\n{item.part}\n{item.doc_id}\n{item.prompt}\n{item.target}{cluster}")
 
 
-def _keep(store: Store, benchmark: Benchmark, answers: list[Answer]) -> str:
-    settings = dict(benchmark.settings) if benchmark.settings is not None else UNKNOWN
+def _settings(benchmark: Benchmark, cluster: str | None) -> dict[str, Any]:
+    """What must agree between the models of a study, as it is stored."""
+    told: dict[str, Any] = dict(benchmark.settings if benchmark.settings is not None else UNKNOWN)
+    if any(item.cluster is not None for item in benchmark.items):
+        told["cluster"] = cluster
+    plain: dict[str, Any] = json.loads(canonical_json(told))
+    return plain
+
+
+def _keep(store: Store, benchmark: Benchmark, answers: list[Answer], cluster: str | None) -> str:
     metric, choices = benchmark.metric, {item.choices for item in benchmark.items}
     content = digest([[a.item, a.response, a.scores] for a in answers])
-    inputs = {"imported": benchmark.name, "answers": content, "settings": json.loads(canonical_json(settings))}
+    inputs = {"imported": benchmark.name, "answers": content, "settings": _settings(benchmark, cluster)}
     key = key_of(inputs)
     if store.find("evaluation", key):
         return key
@@ -194,7 +218,11 @@ def _keep(store: Store, benchmark: Benchmark, answers: list[Answer]) -> str:
 
 
 def _refuse_unlike(
-    store: Store, benchmarks: tuple[Benchmark, ...], found: dict[str, list[Answer]], other: ImportedModel
+    store: Store,
+    benchmarks: tuple[Benchmark, ...],
+    found: dict[str, list[Answer]],
+    other: ImportedModel,
+    cluster: str | None,
 ) -> None:
     """Same settings and same items as another model of the study, on every benchmark that both have."""
     import pyarrow.parquet as pq
@@ -205,8 +233,8 @@ def _refuse_unlike(
         if benchmark.name not in other.evaluations:
             continue
         artifact = store.get("evaluation", other.evaluations[benchmark.name])
-        ours = json.loads(canonical_json(dict(benchmark.settings) if benchmark.settings is not None else UNKNOWN))
-        theirs = artifact.meta["settings"]
+        ours = {**_settings(benchmark, cluster), "metric": benchmark.metric}
+        theirs = {**artifact.meta["settings"], "metric": artifact.meta["metric"]}
         unlike = [
             f"{key} ({theirs.get(key)} against {ours.get(key)})"
             for key in sorted(ours | theirs)
