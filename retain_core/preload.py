@@ -11,4 +11,5 @@ from trl import GRPOTrainer, SFTTrainer  # noqa: F401
 import retain_core.arm
 import retain_core.evaluation.harness
 import retain_core.support
-import retain_core.training.trainers  # noqa: F401
+import retain_core.training.imitation
+import retain_core.training.policy  # noqa: F401

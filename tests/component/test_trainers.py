@@ -12,10 +12,10 @@ from retain_core.arms import ArmSpec
 from retain_core.methods import CONTROLS, NAMED, Method
 from retain_core.training import configs
 from retain_core.training.encode import IGNORED, user_turn
+from retain_core.training.policy import ReinforceTrainer
 from retain_core.training.rewards import Reward
 from retain_core.training.target import CountdownTarget
 from retain_core.training.train import train
-from retain_core.training.trainers import ReinforceTrainer
 
 
 def spec(plan, tmp_path, name="sft", updates=2, learning_rate=1e-3, **dials) -> ArmSpec:

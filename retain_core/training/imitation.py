@@ -1,37 +1,24 @@
-"""What TRL lacks, as small subclasses of its trainers."""
+"""Methods that imitate text: an expert's, or the model's own right answers."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
-from trl import GRPOTrainer, SFTTrainer
+from datasets import Dataset
+from trl import SFTTrainer
 
+from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
+from retain_core.evaluation.benchmarks import MAX_LENGTH
+from retain_core.training import configs
 from retain_core.training.encode import IGNORED, encode_exchanges, loss_per_token
+from retain_core.training.record import TrainingRecord
 from retain_core.training.sampling import sample_answers
-from retain_core.training.target import Problem
-
-
-class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]
-    """REINFORCE: the weight of a sample is its raw reward, with no baseline and no normalisation.
-
-    For rewards of 0 and 1 this is on-policy rejection-sampling SFT (paper, section 2.1).
-    """
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
-        self._raw_rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        return rewards
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        count, process = len(scored["advantages"]), self.accelerator.process_index
-        scored["advantages"] = self._raw_rewards[process * count : (process + 1) * count]
-        return scored
+from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget, Problem
 
 
 class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -113,41 +100,38 @@ class SelfSamplingSFTTrainer(SFTTrainer):  # type: ignore[misc]
         return row
 
 
-class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Keeps the training curve, saves weights at the given updates, and measures the way travelled."""
-
-    MEASURABLE = 100_000_000
-    """The path length is summed every update up to this many parameters; above it stays unknown."""
-
-    def __init__(self, model: torch.nn.Module, steps: list[int], save: Any) -> None:
-        self.steps, self._save = set(steps), save
-        self.curve: list[dict[str, Any]] = []
-        self.distances: dict[int, tuple[float, float | None]] = {}
-        self._start = _flat(model)
-        self._last = self._start.clone() if self._start.numel() <= self.MEASURABLE else None
-        self._path = 0.0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
-        """After an update: extend the path, and save when this update is one of the checkpoints."""
-        due = state.global_step in self.steps
-        if self._last is None and not due:
-            return
-        now = _flat(model)
-        if self._last is not None:
-            self._path += float((now - self._last).norm())
-            self._last = now
-        if due:
-            path = self._path if self._last is not None else None
-            self.distances[state.global_step] = (float((now - self._start).norm()), path)
-            self._save(model, state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-        """Every logged number becomes a point of the curve."""
-        for name, value in logs.items():
-            if isinstance(value, int | float):
-                self.curve.append({"step": state.global_step, "name": name, "value": float(value)})
+def expert_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
+    """(trainer, what it counted) for SFT on an expert's text."""
+    sequences = spec.updates * spec.sequences_per_update
+    exchanges = target.expert(spec.config, seed=spec.seed or 0, count=sequences)
+    rows = encode_exchanges(tokenizer, exchanges)
+    trainer = SFTTrainer(
+        model=str(base), args=configs.sft_config(max_length=MAX_LENGTH, **common), processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows),
+    )  # fmt: skip
+    trained = sum(label != IGNORED for row in rows for label in row["labels"])
+    unique = len({prompt for prompt, _ in exchanges})
+    style = loss_per_token(trainer.model, rows, tokenizer.pad_token_id)
+    return trainer, lambda _: TrainingRecord(spec.updates, sequences, unique, trained, 0, style)
 
 
-def _flat(model: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.cat([p.detach().reshape(-1).float() for p in model.parameters()])
+def own_answers_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
+    """(trainer, what it counted) for SFT on the model's own right answers."""
+    rounds = spec.config.get("rounds", 1)
+    refreshes = {round(i * spec.updates / rounds) for i in range(rounds)}
+    longest_round = -(-spec.updates // rounds)
+    sequences = spec.updates * spec.sequences_per_update
+    placeholder = {"input_ids": [tokenizer.eos_token_id], "labels": [tokenizer.eos_token_id]}
+    trainer = SelfSamplingSFTTrainer(
+        model=str(base), args=configs.sft_config(max_length=MAX_LENGTH, **common), processing_class=tokenizer,
+        train_dataset=Dataset.from_list([placeholder] * sequences), problems=target.problems(spec.seed or 0),
+        refreshes=refreshes,
+        samples_per_refresh=longest_round * spec.sequences_per_update * spec.config["oversample"],
+        temperature=spec.config["temperature"], max_new_tokens=MAX_NEW_TOKENS, sampling_seed=spec.seed or 0,
+    )  # fmt: skip
+
+    def count(done: SelfSamplingSFTTrainer) -> TrainingRecord:
+        unique = len(done.prompts_trained)
+        return TrainingRecord(spec.updates, sequences, unique, done.tokens_trained, done.tokens_generated, done.style_distance)
+
+    return trainer, count

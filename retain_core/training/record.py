@@ -1,0 +1,65 @@
+"""What every arm records while it trains, whatever its trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+
+@dataclass
+class TrainingRecord:
+    """What an arm did: counts, seconds, the curve, and the distance travelled at each checkpoint."""
+
+    updates: int
+    sequences: int
+    unique_prompts: int
+    tokens_trained: int
+    tokens_generated: int
+    style_distance: float | None = None
+    """The base's loss on the first training text, in nats per token; None where the policy writes the text."""
+    seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    distances: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Keeps the training curve, saves weights at the given updates, and measures the way travelled."""
+
+    MEASURABLE = 100_000_000
+    """The path length is summed every update up to this many parameters; above it stays unknown."""
+
+    def __init__(self, model: torch.nn.Module, steps: list[int], save: Any) -> None:
+        self.steps, self._save = set(steps), save
+        self.curve: list[dict[str, Any]] = []
+        self.distances: dict[int, tuple[float, float | None]] = {}
+        self._start = _flat(model)
+        self._last = self._start.clone() if self._start.numel() <= self.MEASURABLE else None
+        self._path = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
+        """After an update: extend the path, and save when this update is one of the checkpoints."""
+        due = state.global_step in self.steps
+        if self._last is None and not due:
+            return
+        now = _flat(model)
+        if self._last is not None:
+            self._path += float((now - self._last).norm())
+            self._last = now
+        if due:
+            path = self._path if self._last is not None else None
+            self.distances[state.global_step] = (float((now - self._start).norm()), path)
+            self._save(model, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+        """Every logged number becomes a point of the curve."""
+        for name, value in logs.items():
+            if isinstance(value, int | float):
+                self.curve.append({"step": state.global_step, "name": name, "value": float(value)})
+
+
+def _flat(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat([p.detach().reshape(-1).float() for p in model.parameters()])
