@@ -53,7 +53,7 @@ class Setting:
 
     `slow` multiplies the gradient of w, m1 and s1. `offset` is log(1/beta), in nats. `support` is what reverse KL samples
     from, `ratio` the two densities in its reward: target over policy. With one mode there is no slow factor, samples are
-    the policy's and the reward is new/q, whatever is given.
+    the policy's and the reward is new/q, whatever is given. With `until`, a run ends once all its seeds gained that much.
     """
 
     start: Start
@@ -65,6 +65,7 @@ class Setting:
     floor: float = FLOOR
     support: Support = "new mode"
     ratio: Ratio = "new/q2"
+    until: float | None = None
 
 
 class Trajectory(NamedTuple):
@@ -120,14 +121,11 @@ def initial_overlaps(start: Start) -> tuple[float, float]:
     return float(old[0]), float(new[0])
 
 
-def trajectories(
-    settings: Sequence[Setting], replicates: Iterable[int], seed: int, until: float | None = None
-) -> list[Trajectory]:
+def trajectories(settings: Sequence[Setting], replicates: Iterable[int], seed: int) -> list[Trajectory]:
     """Run every setting for the given replicates (one seed each) of a stream.
 
     Replicate i draws the same numbers whatever runs beside it, and every setting sees the same draws, so that settings
-    can be compared seed by seed. With `until`, a setting ends once all its seeds have gained that much.
-    Parameters that overflow become NaN and stay so, and with them gain and drop.
+    can be compared seed by seed. Parameters that overflow become NaN and stay so, and with them gain and drop.
     """
     ids = list(replicates)
     normals, uniforms = ([np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, k))) for i in ids] for k in (0, 1))
@@ -135,7 +133,7 @@ def trajectories(
     runs = [_Run(setting, len(ids)) for setting in settings]
     with np.errstate(all="ignore"):
         for step in range(max(setting.iterations for setting in settings)):
-            going = [run for run in runs if step < run.setting.iterations and not run.has_gained(until)]
+            going = [run for run in runs if step < run.setting.iterations and not run.has_gained()]
             if not going:
                 break
             for row, generator in zip(z, normals, strict=True):
@@ -161,10 +159,10 @@ class _Run:
         self.gains, self.drops = [np.zeros(seeds)], [np.zeros(seeds)]
         self.reached = np.zeros(seeds, dtype=bool)
 
-    def has_gained(self, until: float | None) -> bool:
-        if until is None:
+    def has_gained(self) -> bool:
+        if self.setting.until is None:
             return False
-        self.reached |= self.gains[-1] >= until
+        self.reached |= self.gains[-1] >= self.setting.until
         return bool(self.reached.all())
 
     def advance(self, z: Floats, u: Floats) -> None:

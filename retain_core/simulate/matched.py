@@ -41,7 +41,10 @@ class Crossing(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One setting over its seeds. Arrays have one entry a seed; `last_*` are at the setting's last step."""
+    """One setting over its seeds. Arrays have one entry a seed.
+
+    `last_*` are at the setting's last step; NaN for seeds with the gain that the run may end at.
+    """
 
     setting: Setting
     published: Crossing
@@ -83,9 +86,7 @@ def crossing(gain: Floats, drop: Floats, at: float) -> Crossing:
     return Crossing(*(np.where(ever, values, np.nan) for values in found))
 
 
-def outcomes(
-    settings: Sequence[Setting], seeds: int, seed: int, until: float | None = None, tick: Callable[[int], object] | None = None
-) -> list[Outcome]:
+def outcomes(settings: Sequence[Setting], seeds: int, seed: int, tick: Callable[[int], object] | None = None) -> list[Outcome]:
     """Run every setting for `seeds` seeds of stream `seed`; `tick` hears how many seeds were added.
 
     Raises:
@@ -98,7 +99,7 @@ def outcomes(
     parts = []
     for first in range(0, seeds, SEEDS_AT_ONCE):
         some = range(first, min(first + SEEDS_AT_ONCE, seeds))
-        parts.append([_read(*pair) for pair in zip(settings, trajectories(settings, some, seed, until), strict=True)])
+        parts.append([_read(*pair) for pair in zip(settings, trajectories(settings, some, seed), strict=True)])
         if tick:
             tick(len(some))
     return [_join(blocks) for blocks in zip(*parts, strict=True)]
@@ -133,7 +134,9 @@ def gap(forward: Crossing, reverse: Crossing, predict: Prediction = ">") -> Gap:
 
 def _read(setting: Setting, run: Trajectory) -> Outcome:
     at_published, early = (crossing(run.gain, run.drop, at) for at in (PUBLISHED_GAIN, EARLY_GAIN))
-    return Outcome(setting, at_published, early, run.gain[:, -1], run.drop[:, -1], run.parameters)
+    ended = np.zeros(len(run.gain), dtype=bool) if setting.until is None else (run.gain >= setting.until).any(axis=1)
+    last = (np.where(ended, np.nan, values) for values in (run.gain[:, -1], run.drop[:, -1], run.parameters))
+    return Outcome(setting, at_published, early, *last)
 
 
 def _join(blocks: Sequence[Outcome]) -> Outcome:

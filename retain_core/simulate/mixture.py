@@ -44,9 +44,8 @@ class Ruler:
     def density(self, component: Floats) -> Floats:
         """Weighted normal densities on the grid, (seeds, points), from (3, seeds): weight, mean and sd."""
         weight, mean, sd = component[:, :, None]
-        values = log_kernel(self.grid, mean, sd, weight)
+        values = log_kernel(self.grid, mean, sd, weight / np.sqrt(2 * np.pi))
         np.exp(values, out=values)
-        values /= np.sqrt(2 * np.pi)
         return values
 
     def overlaps(self, old: Floats, new: Floats) -> tuple[Floats, Floats]:

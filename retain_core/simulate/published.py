@@ -14,18 +14,18 @@ import numpy as np
 from scipy.special import stdtrit
 
 from retain_core.simulate.dynamics import Setting, initial_overlaps
-from retain_core.simulate.matched import Outcome
+from retain_core.simulate.matched import PUBLISHED_GAIN, Outcome
 from retain_core.simulate.mixture import Floats
 
 NO_FLOOR = "one mode reverse without floor"
 LONGER = "two modes forward lr .01 longer"
 RUNS: dict[str, Setting] = {
-    "one mode forward": Setting("one mode", "forward", 0.05, 1000),
-    "one mode reverse": Setting("one mode", "reverse", 0.005, 1000),
-    NO_FLOOR: Setting("one mode", "reverse", 0.005, 400, floor=0.0),
+    "one mode forward": Setting("one mode", "forward", 0.05, 1000, until=PUBLISHED_GAIN),
+    "one mode reverse": Setting("one mode", "reverse", 0.005, 1000, until=PUBLISHED_GAIN),
+    NO_FLOOR: Setting("one mode", "reverse", 0.005, 1000, floor=0.0, until=PUBLISHED_GAIN),
     "two modes forward": Setting("two modes", "forward", 0.15, 200),
     "two modes forward lr .01": Setting("two modes", "forward", 0.01, 200),
-    LONGER: Setting("two modes", "forward", 0.01, 600),
+    LONGER: Setting("two modes", "forward", 0.01, 1000, until=PUBLISHED_GAIN),
     "two modes reverse": Setting("two modes", "reverse", 0.01, 200),
 }
 """The five published runs; one without the floor, which the paper's formulas do not have; one that is given more steps."""

@@ -25,7 +25,8 @@ def run_record(name: str, found: Outcome) -> dict[str, Any]:
         quantities["last_old_weight"] = found.last_parameters[0]
     return {
         "run": name, "start": setting.start, "method": setting.method, "learning_rate": setting.learning_rate,
-        "iterations": setting.iterations, "slow": setting.slow if setting.start == "two modes" else None,
+        "most_steps": setting.iterations, "stops_at_gain": setting.until,
+        "slow": setting.slow if setting.start == "two modes" else None,
         "offset": setting.offset if setting.method == "reverse" else None,
         "floor": setting.floor if setting.method == "reverse" else None,
         "reached": int(values_of(found, "reached").sum()),
@@ -51,10 +52,11 @@ def comparison_record(row: Comparison) -> dict[str, Any]:
 
 def cell_record(cell: sweeping.Cell) -> dict[str, Any]:
     """One combination of the sweep."""
+    stopped_at = None if math.isnan(cell.reverse_last_gain) else cell.reverse_last_gain
     return {
         "slow": cell.slow, "beta": cell.beta, "samples": cell.sampling.samples, "reward": cell.sampling.reward,
         "seeds": cell.seeds, "forward_reached": cell.forward_reached, "reverse_reached": cell.reverse_reached,
-        "reverse_last_gain": None if math.isnan(cell.reverse_last_gain) else cell.reverse_last_gain, "forward_drop": _summary(cell.forward),
+        "reverse_last_gain": stopped_at, "forward_drop": _summary(cell.forward),
         "reverse_drop": _summary(cell.reverse), "gap": _summary(cell.gap), "verdict": cell.verdict, "both_lost": cell.saturated,
     }  # fmt: skip
 

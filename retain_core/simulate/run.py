@@ -24,6 +24,7 @@ SWEEP_SEEDS = 20
 
 PAIRS: tuple[tuple[str, str, float, Prediction], ...] = (
     ("one mode forward", "one mode reverse", PUBLISHED_GAIN, "<"),
+    ("one mode forward", "one mode reverse", EARLY_GAIN, "<"),
     ("one mode forward", NO_FLOOR, PUBLISHED_GAIN, "<"),
     ("two modes forward", "two modes reverse", PUBLISHED_GAIN, ">"),
     ("two modes forward", "two modes reverse", EARLY_GAIN, ">"),

@@ -46,8 +46,7 @@ MOST_STEPS = 400
 class Cell:
     """One combination of the dials. Drops are at a gain of exactly .9; None where not every seed reached it.
 
-    `reverse_last_gain` is the mean gain of reverse KL when it stopped, at the last step or with all seeds there; NaN if
-    the parameters of any seed overflowed.
+    `reverse_last_gain` is the mean gain at the last step of the seeds for which reverse KL never reached it, NaN if none.
     """
 
     slow: float
@@ -74,11 +73,21 @@ def sweep(seeds: int, seed: int, tick: Callable[[int], object] | None = None) ->
     cells = []
     dials = [(sampling, beta) for sampling in SAMPLINGS for beta in BETAS]
     for slow in SLOW_FACTORS:
-        settings = [Setting("two modes", "forward", 0.15, MOST_STEPS, slow=slow)] + [
-            Setting("two modes", "reverse", 0.01, MOST_STEPS, slow, log(1 / beta), support=how.support, ratio=how.ratio)
+        settings = [Setting("two modes", "forward", 0.15, MOST_STEPS, slow, until=PUBLISHED_GAIN)] + [
+            Setting(
+                "two modes",
+                "reverse",
+                0.01,
+                MOST_STEPS,
+                slow,
+                log(1 / beta),
+                support=how.support,
+                ratio=how.ratio,
+                until=PUBLISHED_GAIN,
+            )
             for how, beta in dials
         ]
-        forward, *reverse = outcomes(settings, seeds, seed, PUBLISHED_GAIN, tick)
+        forward, *reverse = outcomes(settings, seeds, seed, tick)
         cells += [_cell(slow, beta, how, forward, found) for (how, beta), found in zip(dials, reverse, strict=True)]
     return cells
 
@@ -86,8 +95,9 @@ def sweep(seeds: int, seed: int, tick: Callable[[int], object] | None = None) ->
 def _cell(slow: float, beta: float, sampling: Sampling, forward: Outcome, reverse: Outcome) -> Cell:
     a, b = forward.published, reverse.published
     difference = gap(a, b)
+    never = reverse.last_gain[np.isfinite(reverse.last_gain)]
     return Cell(
-        slow, beta, sampling, len(a.step), _reached(a), _reached(b), float(reverse.last_gain.mean()),
+        slow, beta, sampling, len(a.step), _reached(a), _reached(b), float(never.mean()) if never.size else np.nan,
         summarise(a.drop_exactly), summarise(b.drop_exactly), difference.gap, difference.verdict,
     )  # fmt: skip
 

@@ -72,9 +72,9 @@ def sweep_text(cells: list[sweeping.Cell], seed: int, paths: list[Path], form: s
     if form == "csv":
         return render(*flat(records), "csv")
     head = (
-        f"Two modes at a gain of exactly {PUBLISHED_GAIN}, at most {sweeping.MOST_STEPS} steps. Seeds: {cells[0].seeds}, stream "
-        f"{seed}.\nGap is the drop of forward minus the drop of reverse KL, predicted to be above 0. Published are samples of the "
-        "new mode, slow .005, beta .1."
+        f"Two modes at a gain of exactly {PUBLISHED_GAIN}, at most {sweeping.MOST_STEPS} steps. Seeds: {cells[0].seeds}, "
+        f"stream {seed}.\nGap is the drop of forward minus the drop of reverse KL, predicted above 0. Published are samples of "
+        "the new mode, slow .005, beta .1."
     )
     written = "\n".join(f"written: {path}" for path in paths)
     return "\n\n".join([head, _show(_sweep_table(cells), form), "\n".join(_sweep_remarks(cells)), written])
@@ -103,10 +103,15 @@ def _first_crossings(found: Published) -> Table:
 def _exact_gains(found: Published) -> Table:
     rows: list[Row] = []
     for name, outcome in found.runs.items():
-        weight = outcome.last_parameters[0].mean() if outcome.setting.start == "two modes" else None
-        last = (outcome.setting.iterations, f"{outcome.last_gain.mean():.3f}", f"{outcome.last_drop.mean():.3f}")
+        last = (outcome.last_gain, outcome.last_drop, outcome.last_parameters[0])
+        known = [summarise(values) for values in (last if outcome.setting.until is None else ())]
         exact = (summarise(crossing.drop_exactly) for crossing in (outcome.early, outcome.published))
-        rows.append((name, *(_interval(drop) if drop else "not reached" for drop in exact), *last, _number(weight)))
+        rows.append(
+            (
+                name, *(_interval(drop) if drop else "not reached" for drop in exact),
+                outcome.setting.iterations if known else None, *([_number(_mean(k)) for k in known] or [""] * 3),
+            )
+        )  # fmt: skip
     at = (f"drop at {EARLY_GAIN}", f"drop at {PUBLISHED_GAIN}")
     return ["run", *at, "last step", "gain", "drop", "weight of old mode"], rows
 
