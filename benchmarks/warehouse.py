@@ -154,8 +154,7 @@ def _make_answers(con: duckdb.DuckDBPyConnection, first: int, end: int) -> None:
                THEN base_right ELSE NOT base_right END AS correct,
                draw FROM x ORDER BY evaluation_id, item""")
     con.execute("INSERT INTO sample_scores SELECT evaluation_id, 1, item, 0, correct::DOUBLE FROM a")
-    con.execute(f"""INSERT INTO answers BY NAME SELECT {(first - 1) * ITEMS} + row_number() OVER () AS answer, evaluation_id,
-        item, 0 AS repeat, true AS parsed, 'stop' AS finish_reason,
+    con.execute("""INSERT INTO answers BY NAME SELECT evaluation_id, item, 0 AS repeat, true AS parsed, 'stop' AS finish_reason,
         5 AS n_tokens, CASE WHEN correct THEN target ELSE 'the answer is not ' || draw END AS response FROM a""")
 
 
@@ -273,7 +272,7 @@ def loading(folder: Path) -> str:
         there = _FIGURES.replace("compared", "made.compared")
         if con.execute(f"({_FIGURES}) EXCEPT ({there})").fetchall() or not con.execute(_FIGURES).fetchall():
             raise SystemExit("the loaded warehouse says something else than the one whose answers were loaded")
-        for table in ("evaluation_scores", "comparisons"):
+        for table in ("evaluation_scores", "comparisons", "flipped"):
             con.execute(f"DELETE FROM {table}")
         con.execute("SET threads TO 1")
         started = time.perf_counter()

@@ -72,7 +72,7 @@ def store_comparisons(con: duckdb.DuckDBPyConnection, study: str) -> None:
     refuse_unlike(con)
     con.execute("""CREATE OR REPLACE TEMP TABLE base_scores AS
         FROM sample_scores WHERE evaluation_id IN (SELECT base_evaluation_id FROM pairs)""")
-    con.execute("""CREATE OR REPLACE TEMP TABLE base_answers AS SELECT answer, evaluation_id, item, repeat
+    con.execute("""CREATE OR REPLACE TEMP TABLE base_answers AS SELECT evaluation_id, item, repeat, response
         FROM answers WHERE evaluation_id IN (SELECT base_evaluation_id FROM pairs)""")
     for found in _moments(con, "pairs", _MOMENTS.format(rows=_PAIRED, by_cluster=_FLIPS_BY_CLUSTER, more=_FLIPS)):
         _store_compared(con, found)
@@ -119,7 +119,7 @@ def _store_flips(con: duckdb.DuckDBPyConnection) -> None:
                                   AND c.metric = m.metric
                 WHERE c.lost + c.gained > 0 AND x.score <> y.score
             )
-            SELECT f.evaluation_id, f.base_evaluation_id, f.metric_id, f.item, f.lost, x.answer, y.answer
+            SELECT f.evaluation_id, f.base_evaluation_id, f.metric_id, f.item, f.lost, y.response, x.response
             FROM answers x JOIN chunk p USING (evaluation_id)
             JOIN f ON f.evaluation_id = x.evaluation_id AND f.base_evaluation_id = p.base_evaluation_id
                   AND f.item = x.item AND f.repeat = x.repeat

@@ -25,7 +25,7 @@ from retain_core.warehouse.compare import store_comparisons
 from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
 _AT_ONCE = 1_000_000
@@ -143,9 +143,8 @@ def _load_answers(con: duckdb.DuckDBPyConnection, sources: list[str]) -> None:
         GROUP BY f.benchmark, p.item ORDER BY f.benchmark, any_value(p.doc_id)""")
     con.execute("""
         INSERT INTO answers
-        SELECT (SELECT coalesce(max(answer), 0) FROM answers) + row_number() OVER (), *
-        FROM (SELECT f.evaluation_id, p.item, p.repeat, p.parsed, p.finish_reason, p.n_tokens, p.response
-              FROM incoming_answers p JOIN incoming f ON f.file = p.filename ORDER BY f.evaluation_id, p.item, p.repeat)""")
+        SELECT f.evaluation_id, p.item, p.repeat, p.parsed, p.finish_reason, p.n_tokens, p.response
+        FROM incoming_answers p JOIN incoming f ON f.file = p.filename ORDER BY f.evaluation_id, p.item, p.repeat""")
     con.execute("DROP TABLE incoming_answers")
 
 

@@ -66,7 +66,7 @@ GROUP BY g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.
 
 CREATE VIEW flips AS
 SELECT c.study, c.arm, c.checkpoint, s.benchmark, f.item, CASE WHEN f.lost THEN 'lost' ELSE 'gained' END AS direction,
-       i.prompt, y.response AS base_response, x.response, i.target
+       i.prompt, f.base_response, f.response, i.target
 FROM checkpoints c
 JOIN named_evaluations e ON e.checkpoint = c.checkpoint
 JOIN stored_evaluations s ON s.evaluation_id = e.evaluation_id
@@ -74,8 +74,6 @@ JOIN study_benchmarks b ON b.study = c.study AND b.benchmark = s.benchmark
 JOIN metrics m ON m.metric = b.metric
 JOIN flipped f ON f.evaluation_id = e.evaluation_id AND f.base_evaluation_id = e.base_evaluation_id
               AND f.metric_id = m.metric_id
-JOIN answers x ON x.answer = f.answer
-JOIN answers y ON y.answer = f.base_answer
 JOIN items i ON i.benchmark = s.benchmark AND i.item = f.item;
 
 -- The last checkpoint of every finished arm, all items; nothing is selected, nothing averaged over learning rates.
