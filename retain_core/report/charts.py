@@ -9,10 +9,10 @@ from retain_core.report.results import Results
 
 
 def gain_drop_plane(results: Results) -> str | None:
-    """Every checkpoint of every method as a point: what it gained, what it lost. SVG; None without a target."""
+    """Every checkpoint of every method as a point: what it gained, what it lost. SVG; None where there is no such pair."""
     import vl_convert
 
-    if any(p["gain"] is None for p in results.points):
+    if not results.points or any(p["gain"] is None or p["drop"] is None for p in results.points):
         return None
 
     rows = [
