@@ -41,7 +41,8 @@ def revisions_of(store: Store, study: str) -> list[Revision]:
 def declare(store: Store, study: Study) -> list[Revision]:
     """Make the study's text its current revision, a new one if it was never declared.
 
-    A text that only adds seeds to one whose results were seen is another look at the same contrast.
+    A text that adds seeds to one whose results were seen is another look at the same contrast, whatever else it
+    changes beside the contrast.
     Raises InputError when that would be the fourth.
     """
     known = revisions_of(store, study.study)
@@ -54,8 +55,8 @@ def declare(store: Store, study: Study) -> list[Revision]:
         looks = (*_earlier_looks(store, known, spec), len(study.seeds))
         if len(looks) > MOST_LOOKS:
             raise InputError(
-                f"{study.study}: seeds were added after looking {MOST_LOOKS - 1} times already; more looks would find "
-                "differences by chance. Declare a new study under another name"
+                f"{study.study}: its contrast was looked at {MOST_LOOKS} times already; looking again after adding seeds would "
+                "find differences by chance. Declare a new study under another name"
             )
         known = [*known, Revision(len(known) + 1, spec, spec_hash, now, True, looks)]
     marked = [replace(r, current=r.spec_hash == spec_hash) for r in known]
@@ -71,15 +72,22 @@ def more_seeds(study: Study, count: int) -> Study:
 
 
 def _earlier_looks(store: Store, known: list[Revision], spec: dict[str, Any]) -> tuple[int, ...]:
-    """The looks of the newest revision that has fewer seeds, is the same otherwise, and whose results were seen."""
+    """The looks of the newest revision that asks the same with fewer seeds, and whose results were seen."""
     if not spec["primary"]:
         return ()
     seen = {a.inputs["spec_hash"] for key in store.keys("summary") if (a := store.find("summary", key))}
     for revision in reversed(known):
-        same = {**revision.spec, "seeds": spec["seeds"]} == spec
-        if same and set(revision.spec["seeds"]) < set(spec["seeds"]) and revision.spec_hash in seen:
+        fewer = set(revision.spec["seeds"]) < set(spec["seeds"])
+        if fewer and revision.spec_hash in seen and _question(revision.spec) == _question(spec):
             return revision.looks
     return ()
+
+
+def _question(spec: dict[str, Any]) -> dict[str, Any]:
+    """What the declared contrast depends on, seeds apart."""
+    asked = {key: spec[key] for key in ("base", "target", "retention", "learning_rates", "budget", "primary")}
+    compared = spec["primary"]["contrast"] if spec["primary"] else ()
+    return {**asked, "methods": [m for m in spec["methods"] if m["label"] in compared]}
 
 
 def studies(store: Store) -> list[str]:
