@@ -24,6 +24,7 @@ from retain_core.stats.power import (
     type_s_m,
 )
 from retain_core.study import Study
+from retain_core.warehouse.load import is_current
 from retain_core.warehouse.query import open_warehouse, render
 
 SEEDS_SHOWN = (2, 3, 5, 10)
@@ -53,7 +54,7 @@ def contrast_pilot(scores: StudyScores, a: Cell, b: Cell) -> Pilot:
 
 def _pilot_scores(study: Study, warehouse: Path) -> StudyScores | None:
     """This study's answers, when at least two cells have two seeds."""
-    if not warehouse.is_file():
+    if not is_current(warehouse):
         return None
     with open_warehouse(warehouse) as con:
         if not con.execute("SELECT 1 FROM studies WHERE study = ? AND is_current", [study.study]).fetchone():
