@@ -11,17 +11,33 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Number = TypeVar("Number", int, float)
-Algorithm = Literal["sft", "self_sft", "iterative_sft", "reinforce", "grpo", "external"]
+Algorithm = Literal["sft", "self_sft", "iterative_sft", "dpo", "simpo", "reinforce", "grpo", "external"]
+
+TRAINED = frozenset({"lora_rank", "optimizer", "prompts"})
+"""Dials of everything that is trained."""
+IMITATION = frozenset({"loss", "kl", "kl_estimator", "kl_prompts", "replay", "replay_source", "useful_share"})
+"""Dials of the SFT family: what is added to, or left out of, the likelihood of the text."""
 
 DIALS: dict[str, frozenset[str]] = {
-    "sft": frozenset({"expert", "solution", "harm"}),
-    "self_sft": frozenset({"oversample", "temperature"}),
-    "iterative_sft": frozenset({"oversample", "temperature", "rounds"}),
-    "reinforce": frozenset({"kl", "group_size", "temperature", "reward"}),
-    "grpo": frozenset({"kl", "group_size", "temperature", "reward"}),
+    "sft": frozenset({"expert", "solution", "harm", "only_solvable", "traces_of", "traces_order"}) | IMITATION | TRAINED,
+    "self_sft": frozenset({"oversample", "temperature", "pool"}) | IMITATION | TRAINED,
+    "iterative_sft": frozenset({"oversample", "temperature", "staleness"}) | IMITATION | TRAINED,
+    "dpo": frozenset({"beta", "temperature"}) | TRAINED,
+    "simpo": frozenset({"beta", "gamma", "temperature"}) | TRAINED,
+    "reinforce": frozenset({"kl", "group_size", "temperature", "reward"}) | TRAINED,
+    "grpo": frozenset({"kl", "group_size", "temperature", "reward"}) | TRAINED,
     "external": frozenset({"model", "revision"}),
 }
 """The dials that each algorithm listens to; any other is refused rather than ignored."""
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "sft": {"kl_estimator": "exact"},
+    "self_sft": {"kl_estimator": "exact"},
+    "iterative_sft": {"kl_estimator": "exact", "staleness": 20},
+    "dpo": {"beta": 0.1},
+    "simpo": {"beta": 2.0},
+}
+"""What a dial that was left at null means to an algorithm."""
 
 
 def check_rates(value: tuple[float, ...]) -> tuple[float, ...]:
@@ -53,15 +69,38 @@ class Method(BaseModel):
     algorithm: Algorithm
     learning_rates: tuple[float, ...] | None = Field(None, description="overrides the study's grid (stated in the report)")
     seeds: tuple[int, ...] | None = Field(None, description="overrides the study's seeds")
-    expert: Literal["off_style", "in_style", "placebo", "base_mixture", "planted_harm"] = Field(
+    expert: Literal["off_style", "in_style", "placebo", "base_mixture", "planted_harm", "lowest_kl", "traces"] = Field(
         "off_style", description="sft: whose answers are imitated, and in which style"
     )
     solution: Literal["canonical", "random"] = Field(
         "random", description="sft: the expert always gives one canonical solution, or a random valid one"
     )
     harm: str | None = Field(None, description="sft with expert planted_harm: the benchmark that is taught wrong answers")
+    only_solvable: bool = Field(False, description="sft: only problems that the base itself solves in some of 8 samples")
+    traces_of: str | None = Field(None, description="sft with expert traces: the algorithm whose rewarded samples are imitated")
+    traces_order: Literal["produced", "shuffled"] = Field(
+        "produced", description="sft with expert traces: in the order in which the algorithm produced them, or not"
+    )
+    loss: Literal["nll", "dft"] = Field("nll", description="SFT family: -log p, or -sg[p] log p (DFT)")
+    kl_estimator: Literal["k2", "k3", "exact"] | None = Field(None, description="estimate of the KL penalty")
+    kl_prompts: Literal["target", "retention"] = Field("target", description="where the KL penalty is taken")
+    replay: float = Field(0.0, ge=0, lt=1, description="SFT family: share of each batch that is text of the retention skills")
+    replay_source: Literal["mixture", "own"] = Field(
+        "mixture", description="SFT family: replayed answers are those of the base's training mixture, or the base's own samples"
+    )
+    useful_share: float = Field(1.0, gt=0, le=1, description="SFT family: share of each batch's sequences that carry gradient")
+    pool: Literal["fresh", "small"] = Field(
+        "fresh", description="self_sft: as many answers as are trained on, or an eighth of it, each repeated"
+    )
+    staleness: int | None = Field(None, ge=1, description="updates per batch of samples; iterative_sft: 20 unless set")
+    beta: float | None = Field(None, gt=0, description="dpo (0.1 unless set), simpo (2 unless set): slope of the preference")
+    gamma: float = Field(1.0, ge=0, description="simpo: margin by which the right answer must be likelier")
+    lora_rank: int | None = Field(None, ge=1, description="rank of LoRA adapters on every linear layer; null trains all weights")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="AdamW, or plain SGD without momentum")
+    prompts: Literal["varied", "frozen"] = Field(
+        "varied", description="target prompts: the numbers of a problem in a drawn order, or always sorted"
+    )
     oversample: int = Field(4, ge=1, description="self_sft, iterative_sft: samples drawn per sequence trained on")
-    rounds: int = Field(4, ge=1, description="iterative_sft: how often an arm re-samples from the current policy")
     temperature: float = Field(1.0, gt=0, description="sampling temperature of methods that sample")
     kl: float = Field(0.0, ge=0, description="reinforce, grpo: coefficient of the KL penalty to the base (k3, in the loss)")
     group_size: int = Field(8, ge=2, description="reinforce, grpo: completions per prompt")
@@ -98,13 +137,20 @@ class Method(BaseModel):
             raise ValueError(f"{self.algorithm} has no dial {stray[0]!r}; its dials are {known}")
         if (self.expert == "planted_harm") != (self.harm is not None):
             raise ValueError("`harm: <benchmark>` and `expert: planted_harm` belong together")
+        if (self.expert == "traces") != (self.traces_of is not None):
+            raise ValueError("`traces_of: <algorithm>` and `expert: traces` belong together")
+        if self.traces_of is not None and "reward" not in DIALS.get(self.traces_of, ()):
+            rewarded = ", ".join(name for name, dials in DIALS.items() if "reward" in dials)
+            raise ValueError(f"traces_of: {self.traces_of!r} learns from no reward; those that do are {rewarded}")
         if self.algorithm == "external" and not self.model:
             raise ValueError("external needs `model:` (the folder of the tuned model)")
         return self
 
     def config(self) -> dict[str, Any]:
         """All dials that this algorithm listens to, defaults included: what an arm is made of."""
-        dials = {name: getattr(self, name) for name in sorted(DIALS[self.algorithm])}
+        given = {name: getattr(self, name) for name in sorted(DIALS[self.algorithm])}
+        own = DEFAULTS.get(self.algorithm, {})
+        dials = {name: own.get(name) if value is None else value for name, value in given.items()}
         return {"algorithm": self.algorithm, **dials}
 
 
@@ -113,6 +159,10 @@ NAMED: dict[str, dict[str, Any]] = {
     "sft_in_style": {"algorithm": "sft", "expert": "in_style"},
     "self_sft": {"algorithm": "self_sft"},
     "iterative_sft": {"algorithm": "iterative_sft"},
+    "dft": {"algorithm": "sft", "expert": "off_style", "solution": "canonical", "loss": "dft"},
+    "lowest_kl": {"algorithm": "sft", "expert": "lowest_kl"},
+    "dpo": {"algorithm": "dpo"},
+    "simpo": {"algorithm": "simpo"},
     "reinforce": {"algorithm": "reinforce"},
     "grpo": {"algorithm": "grpo"},
 }

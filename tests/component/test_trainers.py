@@ -174,7 +174,7 @@ def test_reward_reads_the_verifier_and_cuts_earn_nothing(smoke_plan):
 def test_self_sampling_refreshes_as_often_as_it_says(smoke_plan, tmp_path, monkeypatch, name, rounds):
     """The smoke base solves nothing, so every answer counts as right here; all else is real."""
     monkeypatch.setattr("retain_core.training.target.Problem.right", lambda self, answer: True)
-    dials = {"rounds": 2} if name == "iterative_sft" else {}
+    dials = {"staleness": 2} if name == "iterative_sft" else {}
     record = train(spec(smoke_plan, tmp_path, name, updates=4, oversample=2, **dials), smoke_plan.base_path, tmp_path)
     refreshes = [point["step"] for point in record.curve if point["name"] == "pool"]
     assert refreshes == [0, 2][:rounds]
