@@ -99,7 +99,7 @@ def import_text(path: Path, address: str, target: str | None, cluster: str | Non
     store.prepare()
     with lock_home(config.home):
         study = import_run(store, path, address, target, cluster)
-        load_missing(store, config.warehouse)
+        load_missing(store, config.warehouse, but=study.study)
         load_contents(config.warehouse, imported_contents(store, study))
     model = study.model(address.partition("/")[2])
     assert model is not None

@@ -158,7 +158,7 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     if not running.plan.done:
         running.replan()
     study, store, warehouse = running.study.study, running.store, running.config.warehouse
-    load_missing(store, warehouse)
+    load_missing(store, warehouse, but=study)
     loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, summaries_of(store, study)))
     if running.plan.done:
         record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)

@@ -11,16 +11,16 @@ from retain_core.warehouse.load import is_current, load_contents
 from retain_core.warehouse.trend import summaries_of
 
 
-def load_missing(store: Store, warehouse: Path) -> None:
-    """Load all studies into a warehouse that is not there or of another version; otherwise do nothing."""
+def load_missing(store: Store, warehouse: Path, but: str) -> None:
+    """Load all studies but one into a warehouse that is not there or of another version; otherwise do nothing."""
     if is_current(warehouse):
         return
-    for contents in all_contents(store):
+    for contents in all_contents(store, but):
         load_contents(warehouse, contents)
 
 
-def all_contents(store: Store) -> list[Contents]:
-    """What every study of the home puts into the warehouse; one whose text no longer holds is left out."""
+def all_contents(store: Store, but: str) -> list[Contents]:
+    """What every other study of the home puts into the warehouse; one whose text no longer holds is left out."""
     from pydantic import ValidationError
 
     from retain_core.imported.store import imported_contents, imported_studies, read_imported
@@ -30,6 +30,8 @@ def all_contents(store: Store) -> list[Contents]:
 
     found = []
     for name in studies(store):
+        if name == but:
+            continue
         revisions = revisions_of(store, name)
         current = next(r for r in revisions if r.current)
         try:
@@ -37,5 +39,5 @@ def all_contents(store: Store) -> list[Contents]:
         except (InputError, ValidationError):
             continue
         found.append(contents_of(plan, revisions, {}, summaries_of(store, name)))
-    imported = [read_imported(store, name) for name in imported_studies(store)]
+    imported = [read_imported(store, name) for name in imported_studies(store) if name != but]
     return [*found, *(imported_contents(store, study) for study in imported if study)]
