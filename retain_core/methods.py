@@ -11,12 +11,18 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Number = TypeVar("Number", int, float)
-Algorithm = Literal["sft", "self_sft", "iterative_sft", "dpo", "simpo", "reinforce", "grpo", "external"]
+Algorithm = Literal[
+    "sft", "self_sft", "iterative_sft", "dpo", "simpo", "reinforce", "rloo", "grpo", "dr_grpo", "ppo", "external"
+]
 
 TRAINED = frozenset({"lora_rank", "optimizer", "prompts"})
 """Dials of everything that is trained."""
 IMITATION = frozenset({"loss", "kl", "kl_estimator", "kl_prompts", "replay", "replay_source", "useful_share"})
 """Dials of the SFT family: what is added to, or left out of, the likelihood of the text."""
+ON_POLICY = frozenset({"kl", "kl_prompts", "clip", "normaliser", "group_size", "temperature", "mask_truncated", "reward"})
+"""Dials of everything that learns from a reward on its own samples."""
+GROUP = ON_POLICY | {"kl_estimator", "advantage", "staleness"} | TRAINED
+PPO = ON_POLICY | {"epochs", "minibatches", "discount", "gae_lambda", "value_rate", "whiten"} | TRAINED
 
 DIALS: dict[str, frozenset[str]] = {
     "sft": frozenset({"expert", "solution", "harm", "only_solvable", "traces_of", "traces_order"}) | IMITATION | TRAINED,
@@ -24,8 +30,11 @@ DIALS: dict[str, frozenset[str]] = {
     "iterative_sft": frozenset({"oversample", "temperature", "staleness"}) | IMITATION | TRAINED,
     "dpo": frozenset({"beta", "temperature"}) | TRAINED,
     "simpo": frozenset({"beta", "gamma", "temperature"}) | TRAINED,
-    "reinforce": frozenset({"kl", "group_size", "temperature", "reward"}) | TRAINED,
-    "grpo": frozenset({"kl", "group_size", "temperature", "reward"}) | TRAINED,
+    "reinforce": GROUP,
+    "rloo": GROUP,
+    "grpo": GROUP,
+    "dr_grpo": GROUP,
+    "ppo": PPO,
     "external": frozenset({"model", "revision"}),
 }
 """The dials that each algorithm listens to; any other is refused rather than ignored."""
@@ -36,6 +45,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "iterative_sft": {"kl_estimator": "exact", "staleness": 20},
     "dpo": {"beta": 0.1},
     "simpo": {"beta": 2.0},
+    "reinforce": {"kl_estimator": "k3", "staleness": 1, "advantage": "none", "normaliser": "sequence"},
+    "rloo": {"kl_estimator": "k3", "staleness": 1, "advantage": "leave_one_out", "normaliser": "sequence"},
+    "grpo": {"kl_estimator": "k3", "staleness": 1, "advantage": "mean_std", "normaliser": "sequence"},
+    "dr_grpo": {"kl_estimator": "k3", "staleness": 1, "advantage": "mean", "normaliser": "constant"},
+    "ppo": {"normaliser": "sequence"},
 }
 """What a dial that was left at null means to an algorithm."""
 
@@ -86,27 +100,46 @@ class Method(BaseModel):
     kl_prompts: Literal["target", "retention"] = Field("target", description="where the KL penalty is taken")
     replay: float = Field(0.0, ge=0, lt=1, description="SFT family: share of each batch that is text of the retention skills")
     replay_source: Literal["mixture", "own"] = Field(
-        "mixture", description="SFT family: replayed answers are those of the base's training mixture, or the base's own samples"
+        "mixture",
+        description="SFT family: replayed answers are those of the base's training mixture, or the base's own samples",
     )
     useful_share: float = Field(1.0, gt=0, le=1, description="SFT family: share of each batch's sequences that carry gradient")
     pool: Literal["fresh", "small"] = Field(
         "fresh", description="self_sft: as many answers as are trained on, or an eighth of it, each repeated"
     )
-    staleness: int | None = Field(None, ge=1, description="updates per batch of samples; iterative_sft: 20 unless set")
+    staleness: int | None = Field(
+        None, ge=1, description="updates per batch of samples; 1 is strictly on-policy; iterative_sft: 20 unless set"
+    )
     beta: float | None = Field(None, gt=0, description="dpo (0.1 unless set), simpo (2 unless set): slope of the preference")
     gamma: float = Field(1.0, ge=0, description="simpo: margin by which the right answer must be likelier")
-    lora_rank: int | None = Field(None, ge=1, description="rank of LoRA adapters on every linear layer; null trains all weights")
+    lora_rank: int | None = Field(
+        None, ge=1, description="rank of LoRA adapters on every linear layer; null trains all weights"
+    )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="AdamW, or plain SGD without momentum")
     prompts: Literal["varied", "frozen"] = Field(
         "varied", description="target prompts: the numbers of a problem in a drawn order, or always sorted"
     )
     oversample: int = Field(4, ge=1, description="self_sft, iterative_sft: samples drawn per sequence trained on")
     temperature: float = Field(1.0, gt=0, description="sampling temperature of methods that sample")
-    kl: float = Field(0.0, ge=0, description="reinforce, grpo: coefficient of the KL penalty to the base (k3, in the loss)")
-    group_size: int = Field(8, ge=2, description="reinforce, grpo: completions per prompt")
-    reward: Literal["true", "constant", "random"] = Field(
-        "true", description="reinforce, grpo: the verifier, 1 always, or a coin"
+    kl: float = Field(0.0, ge=0, description="coefficient of the KL penalty to the base")
+    clip: float | None = Field(
+        0.2, gt=0, lt=1, description="on-policy: the ratio counts between 1 - clip and 1 + clip; null is no clipping"
     )
+    advantage: Literal["none", "mean", "mean_std", "leave_one_out"] | None = Field(
+        None, description="on-policy but ppo: what a reward is compared with in its group"
+    )
+    normaliser: Literal["sequence", "constant"] | None = Field(
+        None, description="on-policy: a sample's loss is divided by its own tokens, or by the longest possible answer"
+    )
+    group_size: int = Field(8, ge=2, description="on-policy: samples per prompt")
+    mask_truncated: bool = Field(False, description="on-policy: a cut answer carries no loss")
+    reward: Literal["true", "constant", "random"] = Field("true", description="on-policy: the verifier, 1 always, or a coin")
+    epochs: int = Field(4, ge=1, description="ppo: how often a batch of samples is gone through")
+    minibatches: int = Field(1, ge=1, description="ppo: updates in one pass through a batch of samples")
+    discount: float = Field(1.0, ge=0, le=1, description="ppo: gamma of the advantage estimate")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="ppo: lambda of the advantage estimate")
+    value_rate: float = Field(1e-3, ge=0, description="ppo: learning rate of the value model")
+    whiten: bool = Field(True, description="ppo: advantages to mean 0 and variance 1 within a batch of samples")
     model: str | None = Field(None, description="external: folder of the tuned model")
     revision: str | None = Field(None, description="external: hub revision")
 
@@ -142,6 +175,8 @@ class Method(BaseModel):
         if self.traces_of is not None and "reward" not in DIALS.get(self.traces_of, ()):
             rewarded = ", ".join(name for name, dials in DIALS.items() if "reward" in dials)
             raise ValueError(f"traces_of: {self.traces_of!r} learns from no reward; those that do are {rewarded}")
+        if "reward" in DIALS[self.algorithm] and self.kl_prompts == "retention" and self.kl_estimator in ("k2", "k3"):
+            raise ValueError("kl_prompts: retention is text of the base, where only kl_estimator: exact is the KL")
         if self.algorithm == "external" and not self.model:
             raise ValueError("external needs `model:` (the folder of the tuned model)")
         return self
@@ -149,7 +184,7 @@ class Method(BaseModel):
     def config(self) -> dict[str, Any]:
         """All dials that this algorithm listens to, defaults included: what an arm is made of."""
         given = {name: getattr(self, name) for name in sorted(DIALS[self.algorithm])}
-        own = DEFAULTS.get(self.algorithm, {})
+        own = DEFAULTS.get(self.algorithm, {}) | ({"kl_estimator": "exact"} if self.kl_prompts == "retention" else {})
         dials = {name: own.get(name) if value is None else value for name, value in given.items()}
         return {"algorithm": self.algorithm, **dials}
 
@@ -164,7 +199,10 @@ NAMED: dict[str, dict[str, Any]] = {
     "dpo": {"algorithm": "dpo"},
     "simpo": {"algorithm": "simpo"},
     "reinforce": {"algorithm": "reinforce"},
+    "rloo": {"algorithm": "rloo"},
     "grpo": {"algorithm": "grpo"},
+    "dr_grpo": {"algorithm": "dr_grpo"},
+    "ppo": {"algorithm": "ppo"},
 }
 """Methods that a study may name without spelling out their dials."""
 

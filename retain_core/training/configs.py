@@ -11,6 +11,8 @@ from typing import Any
 
 LOG_POINTS = 25
 """Points of a training curve."""
+NO_CLIP = 1e9
+"""A clip range that no ratio leaves."""
 
 
 def _common(out: Path, learning_rate: float, seed: int, updates: int, batch: int, precise: bool) -> dict[str, Any]:
@@ -57,14 +59,19 @@ def sft_config(max_length: int, **common: Any) -> Any:
     )  # fmt: skip
 
 
-def grpo_config(config: dict[str, Any], max_new_tokens: int, **common: Any) -> Any:
-    """Strictly on-policy: one update per batch of samples, so the ratio is 1 and clipping never acts."""
+def grpo_config(dials: dict[str, Any], max_new_tokens: int, *, epochs: int = 1, slices: int = 1, **common: Any) -> Any:
+    """The policy gradient on own samples: one batch of samples makes `slices` updates, `epochs` times over.
+
+    With one of each the ratio is exactly 1 and clipping cannot act. Without `clip` the ratio is left as it is. The KL
+    penalty and the advantage are retain's own (`PolicyTrainer`), so TRL's are off.
+    """
     from trl import GRPOConfig
 
     return GRPOConfig(
-        **_common(**common), loss_type="grpo", scale_rewards="group", beta=config["kl"], use_bias_correction_kl=False,
-        num_iterations=1, steps_per_generation=1, epsilon=0.2, epsilon_high=None, delta=None,
-        importance_sampling_level="token", num_generations=config["group_size"], max_completion_length=max_new_tokens,
-        temperature=config["temperature"], top_k=0, top_p=1.0, mask_truncated_completions=False,
+        **_common(**common), loss_type={"sequence": "grpo", "constant": "dr_grpo"}[dials["normaliser"]],
+        scale_rewards="none", beta=0.0, num_iterations=epochs, steps_per_generation=slices,
+        epsilon=NO_CLIP if dials["clip"] is None else dials["clip"], epsilon_high=None, delta=None,
+        importance_sampling_level="token", num_generations=dials["group_size"], max_completion_length=max_new_tokens,
+        temperature=dials["temperature"], top_k=0, top_p=1.0, mask_truncated_completions=dials["mask_truncated"],
         sync_ref_model=False, disable_dropout=False, use_vllm=False, log_completions=False,
     )  # fmt: skip

@@ -42,7 +42,7 @@ def kl_penalty(
 
 
 def log_ratio(policy_logits: torch.Tensor, base_logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """log policy(y) - log base(y) of each token, B x T (shapes as in `kl_penalty`): the KL as a reward's part.
+    """The KL as a part of the reward: log policy(y) - log base(y) of each token, B x T (shapes as in `kl_penalty`).
 
     Its mean over the policy's own samples is KL(policy || base), and so is its gradient when a policy gradient learns
     from it as a cost. k2 and k3 as a cost teach next to nothing: the gradient of their token's own part vanishes.

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-import random
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from random import Random
 from typing import Any
 
+from retain_core.errors import RetainError
 from retain_core.training.target import Problem
+
+SECONDS_PER_ANSWER = 5.0
+"""Longest time that a verifier may take for one answer."""
+MOST_FAILURES = 0.25
+"""Share of a batch of samples on which a verifier may fail before the arm does."""
 
 
 class Reward:
-    """A TRL reward function. A cut answer (no stop token) earns nothing under the true reward."""
+    """A TRL reward function. A cut answer (no stop token) earns nothing under the true reward.
+
+    A verifier that raises, returns None or anything that is no finite number, or takes longer than
+    `SECONDS_PER_ANSWER` has failed: the answer earns nothing, and it is counted in `failures`. Above `MOST_FAILURES` of
+    one batch of samples the arm fails with RetainError.
+    """
 
     def __init__(self, kind: str, seed: int, stop_token: int, problems: dict[str, Problem]) -> None:
         self.__name__ = kind
         self.tokens = 0
+        self.failures = 0
         self._kind, self._stop, self._problems = kind, stop_token, problems
-        self._coin = random.Random(f"reward {seed}")
+        self._coin = Random(f"reward {seed}")
 
     def __call__(self, prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
         """One reward a completion, in order."""
@@ -24,7 +41,55 @@ class Reward:
             return [1.0] * len(prompts)
         if self._kind == "random":
             return [float(self._coin.random() < 0.5) for _ in prompts]
-        return [
-            float(ids[-1:] == [self._stop] and self._problems[prompt[-1]["content"]].right(completion[0]["content"]))
-            for prompt, completion, ids in zip(prompts, completions, completion_ids, strict=True)
-        ]
+        before, earned = self.failures, []
+        with _alarm():
+            for prompt, completion, ids in zip(prompts, completions, completion_ids, strict=True):
+                problem, text = self._problems[prompt[-1]["content"]], completion[0]["content"]
+                cut = ids[-1:] != [self._stop]
+                earned.append(0.0 if cut else self._earned(partial(problem.right, text)))
+                if self.failures - before > MOST_FAILURES * len(prompts):
+                    raise RetainError(
+                        f"the reward function failed on more than {MOST_FAILURES:.0%} of {len(prompts)} samples; "
+                        f"the last time it {self._reason}"
+                    )
+        return earned
+
+    def _earned(self, verdict: Callable[[], Any]) -> float:
+        try:
+            reward = _in_time(verdict)
+            if reward is not None and math.isfinite(reward):
+                return float(reward)
+            self._reason = f"returned {reward}"
+        except _TimeUpError:
+            self._reason = f"took longer than {SECONDS_PER_ANSWER:g} s"
+        except Exception as error:
+            self._reason = f"raised {type(error).__name__}: {error}"
+        self.failures += 1
+        return 0.0
+
+
+class _TimeUpError(BaseException):
+    """Not an Exception, so that a verifier that catches those cannot swallow it."""
+
+
+def _in_time(call: Callable[[], Any]) -> Any:
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_ANSWER)
+    try:
+        return call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    """An arm trains in the main thread of its process, which an alarm interrupts; others' alarms are put back."""
+
+    def ring(*_: Any) -> None:
+        raise _TimeUpError
+
+    handler, timer = signal.signal(signal.SIGALRM, ring), signal.getitimer(signal.ITIMER_REAL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)

@@ -22,7 +22,7 @@ def train(spec: ArmSpec, base: Path, out: Path) -> TrainingRecord:
     from transformers import AutoTokenizer, set_seed
 
     from retain_core.training.imitation import expert_trainer, own_answers_trainer
-    from retain_core.training.policy import policy_trainer
+    from retain_core.training.policy.build import policy_trainer
     from retain_core.training.record import Recorder
 
     assert spec.seed is not None
@@ -36,7 +36,8 @@ def train(spec: ArmSpec, base: Path, out: Path) -> TrainingRecord:
     }  # fmt: skip
     build = {
         "sft": expert_trainer, "self_sft": own_answers_trainer, "iterative_sft": own_answers_trainer,
-        "reinforce": policy_trainer, "grpo": policy_trainer,
+        "reinforce": policy_trainer, "rloo": policy_trainer, "grpo": policy_trainer, "dr_grpo": policy_trainer,
+        "ppo": policy_trainer,
     }  # fmt: skip
     trainer, count = build[spec.config["algorithm"]](spec, base, tokenizer, target, common)
 

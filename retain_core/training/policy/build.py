@@ -1,0 +1,81 @@
+"""From an arm's spec to the trainer of its on-policy method."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from retain_core.arms import ArmSpec
+from retain_core.training import configs
+from retain_core.training.adapters import adapters
+from retain_core.training.encode import IGNORED, encode_prompts, user_turn
+from retain_core.training.policy.ppo import Critic, PPOTrainer
+from retain_core.training.policy.trainer import PolicyTrainer
+from retain_core.training.record import TrainingRecord
+from retain_core.training.rewards import Reward
+from retain_core.training.sampling import sample_ids
+from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget, Problem
+
+RETENTION_NEW_TOKENS = 16
+"""Longest answer to a retention prompt, as in the evaluation of KL."""
+
+
+def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
+    """(trainer, what it counted when it is done) for a method with a reward."""
+    dials, seed = spec.config, spec.seed or 0
+    epochs, slices = reuse(dials, spec.updates)
+    batches = -(-spec.updates // (epochs * slices))
+    prompts = batches * slices * spec.sequences_per_update // dials["group_size"]
+    problems: list[Problem] = list(islice(target.problems(seed), prompts))
+    reward = Reward(dials["reward"], seed, tokenizer.eos_token_id, {p.prompt: p for p in problems})
+    frozen, retention = frozen_base(base) if dials["kl"] else None, None
+    if frozen is not None and dials["kl_prompts"] == "retention":
+        retention = base_answers(frozen, tokenizer, target, seed, spec.updates * spec.sequences_per_update)
+    settings: dict[str, Any] = {
+        "model": str(base), "args": configs.grpo_config(dials, MAX_NEW_TOKENS, epochs=epochs, slices=slices, **common),
+        "processing_class": tokenizer, "reward_funcs": reward, "retention": retention,
+        "base": frozen, "peft_config": adapters(dials),
+        "train_dataset": Dataset.from_list([{"prompt": user_turn(p.prompt)} for p in problems]),
+    }  # fmt: skip
+    if dials["algorithm"] == "ppo":
+        trainer: PolicyTrainer = PPOTrainer(**settings, dials={**dials, "advantage": "none"}, critic=Critic(base))
+    else:
+        trainer = PolicyTrainer(**settings, dials=dials)
+    sequences, unique = spec.updates * spec.sequences_per_update, len({p.prompt for p in problems})
+    return trainer, lambda done: TrainingRecord(spec.updates, sequences, unique, done.tokens_trained, reward.tokens)
+
+
+def reuse(dials: dict[str, Any], updates: int) -> tuple[int, int]:
+    """(how often a batch of samples is gone through, updates in one pass); never more than the whole arm in a pass."""
+    if dials["algorithm"] == "ppo":
+        return dials["epochs"], min(dials["minibatches"], updates)
+    return 1, min(dials["staleness"], updates)
+
+
+def frozen_base(base: Path) -> PreTrainedModel:
+    """The base as a reference: no gradient, no dropout, in float32, where the training runs."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval().requires_grad_(False)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def base_answers(
+    base: PreTrainedModel, tokenizer: Any, target: CountdownTarget, seed: int, count: int
+) -> list[dict[str, list[int]]]:
+    """Rows of training-side prompts of the retention skills, answered by the base at temperature 1.
+
+    No held-out item is among them, and the policy's own random stream is left as it was found.
+    """
+    prompts = [prompt for prompt, _ in islice(target.retention(seed), count)]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        answers = sample_ids(base, tokenizer, prompts, temperature=1.0, max_new_tokens=RETENTION_NEW_TOKENS)
+    asked = encode_prompts(tokenizer, prompts)
+    return [
+        {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
+        for prompt, answer in zip(asked, answers, strict=True)
+    ]
