@@ -33,7 +33,8 @@ def kl_penalty(
     """
     if estimator == "exact":
         policy, base = policy_logits.float().log_softmax(-1), base_logits.detach().float().log_softmax(-1)
-        per_token = (policy.exp() * (policy - base)).sum(-1)
+        # The ratio's own gradient sums to 0 over the vocabulary; left in, its rounding would move a policy at the base.
+        per_token = (policy.exp() * (policy - base).detach()).sum(-1)
     else:
         ratio = log_ratio(policy_logits, base_logits, tokens)
         per_token = ratio**2 / 2 if estimator == "k2" else (-ratio).exp() - 1 + ratio
