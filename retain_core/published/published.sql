@@ -18,7 +18,7 @@ SELECT source,
        CASE WHEN grouping(target) = 0 THEN 'target' WHEN grouping(model) = 0 THEN 'model'
             WHEN grouping(method) = 0 THEN 'method' ELSE 'all' END AS group_by,
        coalesce(target, model, method, 'all') AS level,
-       count(*) AS n, corr("drop", kl) AS pearson, corr("drop", ln(kl)) AS pearson_log_kl
+       count(*) AS n, round(corr("drop", kl), 10) AS pearson, round(corr("drop", ln(kl)), 10) AS pearson_log_kl
 FROM cells
 GROUP BY GROUPING SETS ((source), (source, target), (source, model), (source, method));
 
