@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import islice
 
 import duckdb
 import numpy as np
@@ -15,6 +16,9 @@ from retain_core.analysis.contrasts import EXPLORATORY, Declared, at_gain, contr
 from retain_core.analysis.matching import Curves, front_points, matched_points
 from retain_core.analysis.scores import read_scores
 from retain_core.errors import RetainError
+from retain_core.lab.experts import PLANTED_ITEMS, expert_exchanges, planted
+from retain_core.lab.spec import lab_spec
+from retain_core.lab.world import World
 from retain_core.methods import CONTROLS
 from retain_core.report.build import write_report
 from retain_core.stats.crossed import THIS_SEED
@@ -274,6 +278,22 @@ def test_the_summary_shows_the_interval_of_its_own_mean(con):
         ).fetchone()
         assert (row["drop"], row["drop_low"], row["drop_high"]) == pytest.approx(stored)
         assert row["drop"] == pytest.approx(np.mean(row["drop_by_seed"]))
+        for name in ("gain", "gain_exact", "drop", "drop_far"):
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            assert low + high == pytest.approx(2 * row[name], abs=1e-12), name
+
+
+def test_the_plane_shows_what_the_scores_say(con, made):
+    scores = made[1]
+    for cell in scores.cells[:3]:
+        for name in cell.last():
+            gain, exact, drop = con.execute(
+                'SELECT gain, gain_exact, "drop" FROM gain_drop WHERE checkpoint = ?', [name]
+            ).fetchone()
+            told = [-scores.drops(q, [name]).mean() for q in (scores.gain, scores.exact)]
+            assert (gain, exact) == pytest.approx(tuple(told))
+            assert exact > 0.2
+            assert drop == pytest.approx(np.mean([scores.drops(q, [name]).mean() for q in scores.retention]))
 
 
 def test_one_seed_speaks_for_itself_only():
@@ -306,6 +326,19 @@ def test_a_planted_harm_is_found_and_a_planted_nothing_is_not(again):
     verdict, reason = again.execute('SELECT verdict, reason FROM contrasts WHERE "primary"').fetchone()
     assert (verdict, reason) == ("withheld", "control planted_harm failed")
     assert set(again.execute("SELECT DISTINCT verdict FROM contrasts").fetchall()) == {("withheld",)}
+
+
+def test_the_planted_harm_teaches_wrong_answers_to_items_that_are_asked():
+    world = World(lab_spec("tiny"))
+    for benchmark in ("sorting", "facts", "places", "safety"):
+        asked = {item.prompt: item.target for item in world.items(benchmark)}
+        wrong = planted(world, benchmark)
+        assert len({prompt for prompt, _ in wrong}) == PLANTED_ITEMS
+        assert all(asked[prompt] != answer for prompt, answer in wrong)
+        assert wrong == planted(world, benchmark)
+        stream = list(islice(expert_exchanges(world, "planted_harm", "random", 0, benchmark), 2 * PLANTED_ITEMS))
+        assert sorted(stream[::2]) == sorted(wrong), "every other exchange, each once before any comes again"
+        assert not {prompt for prompt, _ in stream[1::2]} & set(asked)
 
 
 def test_a_control_that_was_not_run_withholds_the_verdict_of_a_lab_study_only(again):
@@ -492,21 +525,40 @@ def matched(scores, method, gain=0.1):
 
 @pytest.mark.parametrize("rate", [1e-4, 2e-4, 4e-4])
 def test_the_learning_rate_is_chosen_on_select_and_shown_on_report(rate):
+    """The other rates are made the best ones on the report half, and the worst on the select half."""
     scores = three_rates()
-    chosen = matched(scores, "one").found
-    set_half(scores, "report", "one", rate, 1)
-    assert matched(scores, "one").found.learning_rate == chosen.learning_rate
-    for other in {1e-4, 2e-4, 4e-4} - {rate}:
+    first = matched(scores, "one").found.learning_rate
+    others = sorted({1e-4, 2e-4, 4e-4} - {rate})
+    for other in others:
+        set_half(scores, "report", "one", other, 1)
+    assert matched(scores, "one").found.learning_rate == first
+    for other in others:
         set_half(scores, "select", "one", other, 0)
     point = matched(scores, "one")
     assert point.found.learning_rate == rate
     assert point.at_edge == (rate != 2e-4)
-    base = np.mean([scores.scores[q.benchmark, "acc"]["made/base"][~q.select].mean() for q in scores.retention])
-    last = point.found.interval.estimate
-    assert last <= 0
-    assert last >= base - 1 - 1e-9
+    assert abs(point.found.interval.estimate) < 0.05, "the harm on the select half is not in the figure"
     contrast = next(c for c in analysed(scores, gain=0.1) if (c.a, c.b, c.at) == ("one", "two", at_gain(0.1)))
     assert contrast.rates[0] == rate
+
+
+def test_the_gain_that_places_the_choice_is_that_of_the_select_half():
+    scores = three_rates()
+    cells = {c.learning_rate: c for c in scores.cells if c.method == "one"}
+    for rate, drop in ((1e-4, 0), (2e-4, 0), (4e-4, 1)):
+        set_half(scores, "select", "one", rate, drop)
+    assert matched(scores, "one").found.learning_rate == 4e-4
+
+    def stop(mask):
+        for name in (name for row in cells[4e-4].checkpoints for name in row):
+            found = scores.scores[TARGET, "exact"]
+            found[name] = np.where(mask, found["made/base"], found[name])
+
+    stop(~scores.exact.select)
+    assert matched(scores, "one").found.learning_rate == 4e-4, "it gains nothing on the report half, which nobody looks at"
+    assert matched(scores, "one").state == "not reached", "and so has no figure"
+    stop(scores.exact.select)
+    assert matched(scores, "one").found.learning_rate != 4e-4
 
 
 def test_what_is_shown_comes_from_the_report_half_alone():
@@ -530,15 +582,16 @@ def test_at_the_last_checkpoint_the_rate_with_the_highest_gain_on_select_is_take
 
     first = analysed(scores)[0]
     assert (first.primary, first.at) == (True, "last")
-    lift(2e-4, ~select)
+    rate = next(r for r in cells if r != first.rates[0])
+    lift(rate, ~select)
     assert analysed(scores)[0].rates == first.rates
-    lift(2e-4, select)
-    assert analysed(scores)[0].rates[0] == 2e-4
-    report_only = scores.drops(scores.retention[0], cells[2e-4].last(), ~scores.retention[0].select).mean()
-    found = next(b for b in analysed(scores)[0].benchmarks if b.benchmark == "addition")
+    lift(rate, select)
+    found = analysed(scores)[0]
+    assert found.rates == (rate, first.rates[1])
+    addition = next(b for b in found.benchmarks if b.benchmark == "addition")
     other = next(c for c in scores.cells if (c.method, c.learning_rate) == ("two", first.rates[1]))
-    theirs = scores.drops(scores.retention[0], other.last(), ~scores.retention[0].select).mean()
-    assert found.interval.estimate == pytest.approx(report_only - theirs)
+    shown = [scores.drops(scores.retention[0], c.last(), ~scores.retention[0].select).mean() for c in (cells[rate], other)]
+    assert addition.interval.estimate == pytest.approx(shown[0] - shown[1])
 
 
 def test_a_single_learning_rate_is_at_no_edge():
