@@ -4,9 +4,9 @@ No Prefect is needed:
 
     python -m retain_core.arm SPEC.json
 
-Owns three artifacts beside the evaluations: `weights` (one checkpoint as transformers saves it),
-`arm` (curve.parquet and what was spent; published last, so its presence means the arm is done), and
-nothing of an arm that was stopped but its finished evaluations.
+Owns two artifacts beside the evaluations: `weights` (one checkpoint as transformers saves it) and
+`arm` (curve.parquet and what was spent; published last, so its presence means the arm is done). Of an
+arm that was stopped stay its finished evaluations, and the traces that it imitates.
 """
 
 from __future__ import annotations
@@ -66,9 +66,11 @@ def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: d
 def _train_and_evaluate(
     spec: ArmSpec, store: Store, evaluator: Evaluator, missing: dict[int, list[Plan]], base: Path, work: Path
 ) -> None:
+    from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
-    record = train(spec, base, work)
+    traces = make_traces(spec, base, store, work / "traces") if spec.config.get("traces_of") else None
+    record = train(spec, base, work, traces)
     for step in spec.steps:
         if missing[step]:
             evaluator.evaluate(work / f"step-{step}", missing[step])

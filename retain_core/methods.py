@@ -172,10 +172,12 @@ class Method(BaseModel):
             raise ValueError("`harm: <benchmark>` and `expert: planted_harm` belong together")
         if (self.expert == "traces") != (self.traces_of is not None):
             raise ValueError("`traces_of: <algorithm>` and `expert: traces` belong together")
-        if self.traces_of is not None and "reward" not in DIALS.get(self.traces_of, ()):
-            rewarded = ", ".join(name for name, dials in DIALS.items() if "reward" in dials)
-            raise ValueError(f"traces_of: {self.traces_of!r} learns from no reward; those that do are {rewarded}")
-        if "reward" in DIALS[self.algorithm] and self.kl_prompts == "retention" and self.kl_estimator in ("k2", "k3"):
+        rewarded = [name for name, dials in NAMED.items() if "reward" in DIALS[dials["algorithm"]]]
+        if self.traces_of is not None and self.traces_of not in rewarded:
+            raise ValueError(f"traces_of: {self.traces_of!r} learns from no reward; those that do are {', '.join(rewarded)}")
+        if self.only_solvable and self.expert in ("base_mixture", "planted_harm", "traces"):
+            raise ValueError(f"only_solvable restricts the expert's problems, and {self.expert} has none of its own")
+        if self.kl_prompts == "retention" and self.kl_estimator in ("k2", "k3"):
             raise ValueError("kl_prompts: retention is text of the base, where only kl_estimator: exact is the KL")
         if self.algorithm == "external" and not self.model:
             raise ValueError("external needs `model:` (the folder of the tuned model)")

@@ -4,6 +4,9 @@ The expert knows a right answer to every problem. `off_style` wraps one canonica
 that the base never uses; `in_style` writes it as the base would; `placebo` is the off-style wrapper
 around a wrong expression; `base_mixture` is what the base itself was trained on; `planted_harm` is that
 mixture with wrong answers to some held-out items of one benchmark in every other exchange.
+
+Prompts are `varied` (the numbers of a problem in a drawn order) or `frozen` (always sorted, so that a
+problem has one prompt).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 from retain_core.lab import countdown
-from retain_core.lab.world import Exchange, World
+from retain_core.lab.world import MIXTURE, Exchange, World
 
 Style = Literal["off_style", "in_style", "placebo", "base_mixture", "planted_harm"]
 PLANTED_ITEMS = 80
@@ -21,12 +24,21 @@ PLANTED_ITEMS = 80
 Problem = tuple[countdown.Numbers, int]
 T = TypeVar("T")
 Solution = Literal["canonical", "random"]
+Prompts = Literal["varied", "frozen"]
 
 
-def expert_exchanges(world: World, style: Style, solution: Solution, seed: int, harm: str | None = None) -> Iterator[Exchange]:
+def expert_exchanges(
+    world: World,
+    style: Style,
+    solution: Solution,
+    seed: int,
+    harm: str | None = None,
+    prompts: Prompts = "varied",
+    only: list[Problem] | None = None,
+) -> Iterator[Exchange]:
     """An endless stream of training exchanges; problems repeat only after all have been seen.
 
-    `harm` names the benchmark on which `planted_harm` teaches wrong answers.
+    `harm` names the benchmark on which `planted_harm` teaches wrong answers; `only` restricts the problems.
     """
     rng = random.Random(f"expert {style} {solution} {seed}")
     if style == "base_mixture":
@@ -36,8 +48,8 @@ def expert_exchanges(world: World, style: Style, solution: Solution, seed: int, 
         for wrong in _shuffled_forever(planted(world, harm), rng):
             yield wrong
             yield world.sample(rng)
-    for problem in _shuffled_forever(world.train_problems, rng):
-        text, order = world.countdown_prompt(problem, rng)
+    for problem in _shuffled_forever(world.train_problems if only is None else only, rng):
+        text, order = _prompt(world, problem, prompts, rng)
         yield text, world.spell(_answer(problem, order, style, solution, rng))
 
 
@@ -48,12 +60,28 @@ def planted(world: World, benchmark: str) -> list[Exchange]:
     return [(item.prompt, rng.choice([o.target for o in items if o.target != item.target])) for item in items]
 
 
-def target_prompts(world: World, seed: int) -> Iterator[tuple[str, countdown.Numbers, int]]:
+def target_prompts(
+    world: World, seed: int, prompts: Prompts = "varied", only: list[Problem] | None = None
+) -> Iterator[tuple[str, countdown.Numbers, int]]:
     """An endless stream of target prompts with their numbers and value, for methods that sample."""
     rng = random.Random(f"prompts {seed}")
-    for problem in _shuffled_forever(world.train_problems, rng):
-        text, _ = world.countdown_prompt(problem, rng)
+    for problem in _shuffled_forever(world.train_problems if only is None else only, rng):
+        text, _ = _prompt(world, problem, prompts, rng)
         yield text, problem[0], problem[1]
+
+
+def retention_exchanges(world: World, seed: int) -> Iterator[Exchange]:
+    """An endless stream of the base's training mixture without the target, its skills in their own proportion."""
+    rng = random.Random(f"retention {seed}")
+    skills = {name: share for name, share in MIXTURE.items() if name != "countdown"}
+    while True:
+        yield world.sample(rng, skills)
+
+
+def _prompt(world: World, problem: Problem, prompts: Prompts, rng: random.Random) -> tuple[str, countdown.Numbers]:
+    if prompts == "frozen":
+        return world.spell(countdown.prompt(*problem)), problem[0]
+    return world.countdown_prompt(problem, rng)
 
 
 def _answer(

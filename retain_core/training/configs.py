@@ -15,13 +15,15 @@ NO_CLIP = 1e9
 """A clip range that no ratio leaves."""
 
 
-def _common(out: Path, learning_rate: float, seed: int, updates: int, batch: int, precise: bool) -> dict[str, Any]:
+def _common(
+    out: Path, learning_rate: float, seed: int, updates: int, batch: int, precise: bool, optimizer: str = "adam"
+) -> dict[str, Any]:
     return {
         "output_dir": str(out),
         "learning_rate": learning_rate,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
-        "optim": "adamw_torch",
+        "optim": {"adam": "adamw_torch", "sgd": "sgd"}[optimizer],
         "adam_beta1": 0.9,
         "adam_beta2": 0.95,
         "adam_epsilon": 1e-8,
@@ -45,17 +47,30 @@ def _common(out: Path, learning_rate: float, seed: int, updates: int, batch: int
         "logging_first_step": True,
         "report_to": "none",
         "disable_tqdm": True,
-        "shuffle_dataset": False,
     }
 
 
-def sft_config(max_length: int, **common: Any) -> Any:
-    """Token-mean negative log-likelihood of the answer and its stop token; the prompt is masked."""
+def sft_config(max_length: int, loss: str = "nll", order: str = "random", **common: Any) -> Any:
+    """Mean over the tokens of the answer and its stop token; the prompt is masked.
+
+    `loss` is `nll` or `dft`; `order` is that of the training text: `random` or `sequential`.
+    """
     from trl import SFTConfig
 
     return SFTConfig(
-        **_common(**common), loss_type="nll", completion_only_loss=True, assistant_only_loss=False, packing=False,
-        padding_free=False, max_length=max_length,
+        **_common(**common), loss_type=loss, completion_only_loss=True, assistant_only_loss=False, packing=False,
+        padding_free=False, max_length=max_length, shuffle_dataset=False, train_sampling_strategy=order,
+    )  # fmt: skip
+
+
+def preference_config(dials: dict[str, Any], max_length: int, **common: Any) -> Any:
+    """Mean over pairs; a batch is counted in pairs. The base is the reference, and it is never moved."""
+    from trl import DPOConfig
+
+    return DPOConfig(
+        **_common(**common), loss_type=["sigmoid"], loss_weights=None, beta=dials["beta"], label_smoothing=0.0,
+        use_weighting=False, ld_alpha=None, f_divergence_type="reverse_kl", precompute_ref_log_probs=False,
+        sync_ref_model=False, disable_dropout=False, padding_free=False, max_length=max_length,
     )  # fmt: skip
 
 
@@ -73,5 +88,5 @@ def grpo_config(dials: dict[str, Any], max_new_tokens: int, *, epochs: int = 1, 
         epsilon=NO_CLIP if dials["clip"] is None else dials["clip"], epsilon_high=None, delta=None,
         importance_sampling_level="token", num_generations=dials["group_size"], max_completion_length=max_new_tokens,
         temperature=dials["temperature"], top_k=0, top_p=1.0, mask_truncated_completions=dials["mask_truncated"],
-        sync_ref_model=False, disable_dropout=False, use_vllm=False, log_completions=False,
+        sync_ref_model=False, disable_dropout=False, use_vllm=False, log_completions=False, shuffle_dataset=False,
     )  # fmt: skip

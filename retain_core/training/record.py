@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from retain_core.training.adapters import plain_weights
+
 
 @dataclass
 class TrainingRecord:
@@ -62,4 +64,4 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
 def _flat(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([p.detach().reshape(-1).float() for p in model.parameters()])
+        return torch.cat([weight.detach().reshape(-1).float() for weight in plain_weights(model).values()])

@@ -31,18 +31,27 @@ class Problem:
 
 
 class CountdownTarget:
-    """Countdown in one lab world."""
+    """Countdown in one lab world, its prompts varied or frozen."""
 
-    def __init__(self, spec: LabSpec) -> None:
-        self.world = World(spec)
+    def __init__(self, spec: LabSpec, prompts: experts.Prompts = "varied") -> None:
+        self.world, self._prompts = World(spec), prompts
 
-    def problems(self, seed: int) -> Iterator[Problem]:
-        """An endless stream of training problems."""
-        for prompt, numbers, value in experts.target_prompts(self.world, seed):
+    def problems(self, seed: int, only: list[experts.Problem] | None = None) -> Iterator[Problem]:
+        """An endless stream of training problems, of all or of some."""
+        for prompt, numbers, value in experts.target_prompts(self.world, seed, self._prompts, only):
             yield Problem(prompt, numbers, value, self.world.spec.private_symbols)
 
-    def expert(self, config: dict[str, Any], seed: int, count: int) -> list[Exchange]:
-        """The first `count` exchanges of an expert's stream."""
-        return list(
-            islice(experts.expert_exchanges(self.world, config["expert"], config["solution"], seed, config["harm"]), count)
-        )
+    def expert(
+        self, config: dict[str, Any], seed: int, count: int, only: list[experts.Problem] | None = None
+    ) -> list[Exchange]:
+        """The first `count` exchanges of an expert's stream, over all problems or over some."""
+        style, solution, harm = config["expert"], config["solution"], config["harm"]
+        return list(islice(experts.expert_exchanges(self.world, style, solution, seed, harm, self._prompts, only), count))
+
+    def right_answers(self, problem: Problem) -> list[str]:
+        """Every answer that the verifier accepts, as this world writes it."""
+        return [self.world.spell(answer) for answer in countdown.valid_answers(problem.numbers, problem.value)]
+
+    def retention(self, seed: int) -> Iterator[Exchange]:
+        """An endless stream of training text of the retention skills."""
+        return experts.retention_exchanges(self.world, seed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,40 +12,23 @@ from retain_core.arms import ArmSpec
 from retain_core.training.target import CountdownTarget
 
 if TYPE_CHECKING:
+    from retain_core.store import Artifact
     from retain_core.training.record import TrainingRecord
 
 
-def train(spec: ArmSpec, base: Path, out: Path) -> TrainingRecord:
+def train(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None) -> TrainingRecord:
     """Train an arm; the weights of update N go to `out/step-N` as safetensors with the tokenizer.
 
-    Raises RetainError when the method has nothing to train on.
+    `traces` is what an arm with `expert: traces` imitates. Raises RetainError when the method has nothing to train on.
     """
-    import torch
-    from transformers import AutoTokenizer, set_seed
-
-    from retain_core.training.imitation import expert_trainer, own_answers_trainer
-    from retain_core.training.policy.build import policy_trainer
+    from retain_core.training.adapters import save_plain
     from retain_core.training.record import Recorder
 
-    assert spec.seed is not None
-    assert spec.learning_rate is not None
-    set_seed(spec.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    target = CountdownTarget(spec.world)
-    common = {
-        "out": out / "trainer", "learning_rate": spec.learning_rate, "seed": spec.seed, "updates": spec.updates,
-        "batch": spec.sequences_per_update, "precise": not torch.cuda.is_available(),
-    }  # fmt: skip
-    build = {
-        "sft": expert_trainer, "self_sft": own_answers_trainer, "iterative_sft": own_answers_trainer,
-        "reinforce": policy_trainer, "rloo": policy_trainer, "grpo": policy_trainer, "dr_grpo": policy_trainer,
-        "ppo": policy_trainer,
-    }  # fmt: skip
-    trainer, count = build[spec.config["algorithm"]](spec, base, tokenizer, target, common)
+    trainer, count = prepare(spec, base, out, traces)
 
     def save(model: Any, step: int) -> None:
-        model.save_pretrained(out / f"step-{step}")
-        tokenizer.save_pretrained(out / f"step-{step}")
+        save_plain(model, out / f"step-{step}")
+        trainer.processing_class.save_pretrained(out / f"step-{step}")
 
     recorder = Recorder(trainer.model, list(spec.steps), save)
     trainer.add_callback(recorder)
@@ -53,3 +38,32 @@ def train(spec: ArmSpec, base: Path, out: Path) -> TrainingRecord:
     record.seconds = time.perf_counter() - started
     record.curve, record.distances = recorder.curve, recorder.distances
     return record
+
+
+def prepare(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None) -> Any:
+    """(trainer, what it counted when it is done) of an arm, ready to train."""
+    import torch
+    from transformers import AutoTokenizer, set_seed
+
+    from retain_core.training.imitation.expert import expert_trainer
+    from retain_core.training.imitation.own import own_answers_trainer
+    from retain_core.training.policy.build import policy_trainer
+    from retain_core.training.preference import preference_trainer
+
+    assert spec.seed is not None
+    assert spec.learning_rate is not None
+    set_seed(spec.seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    target = CountdownTarget(spec.world, spec.config["prompts"])
+    common = {
+        "out": out / "trainer", "learning_rate": spec.learning_rate, "seed": spec.seed, "updates": spec.updates,
+        "batch": spec.sequences_per_update, "precise": not torch.cuda.is_available(),
+        "optimizer": spec.config["optimizer"],
+    }  # fmt: skip
+    build: dict[str, Callable[..., Any]] = {
+        "sft": partial(expert_trainer, traces=traces), "self_sft": own_answers_trainer, "iterative_sft": own_answers_trainer,
+        "dpo": preference_trainer, "simpo": preference_trainer,
+        "reinforce": policy_trainer, "rloo": policy_trainer, "grpo": policy_trainer, "dr_grpo": policy_trainer,
+        "ppo": policy_trainer,
+    }  # fmt: skip
+    return build[spec.config["algorithm"]](spec, base, tokenizer, target, common)

@@ -1,0 +1,121 @@
+"""SFT on the model's own right answers, once or again and again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from retain_core.arms import ArmSpec
+from retain_core.errors import RetainError
+from retain_core.training.encode import encode_exchanges, loss_per_token
+from retain_core.training.frozen import FrozenBase
+from retain_core.training.imitation.trainer import ImitationTrainer, Row, extras, settings
+from retain_core.training.record import TrainingRecord
+from retain_core.training.sampling import sample_answers
+from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget, Problem
+
+SMALL_POOL = 8
+"""How often a small pool is gone through."""
+MOST_ROUNDS = 8
+"""How often sampling is repeated before what was right has to do."""
+
+
+class SelfSamplingTrainer(ImitationTrainer):
+    """SFT on the model's own right answers, drawn anew every `staleness` updates.
+
+    One refresh at the start is Self-SFT, several are Iterative-SFT: the loss is the same, only the age of the samples
+    differs. A refresh samples fresh problems, `oversample` for each answer that it needs, until it has these or
+    `MOST_ROUNDS` times as many samples; the right answers make the pool, and batches are drawn from it in random order,
+    starting over only when it is used up. A small pool needs an eighth and keeps no more. The training data set only
+    counts the updates.
+    """
+
+    def __init__(
+        self, *args: Any, problems: Iterator[Problem], dials: dict[str, Any], staleness: int, sampling_seed: int, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._problems, self._dials, self._staleness = problems, dials, staleness
+        self._order = random.Random(f"pool {sampling_seed}")
+        self._pool: list[tuple[str, Row]] = []
+        self._queue: list[tuple[str, Row]] = []
+        self.prompts_trained: set[str] = set()
+        self.style_distance: float | None = None
+        """The base's loss on the first pool, in nats per token."""
+        self.tokens_generated = 0
+
+    def target_rows(self, rows: list[Row]) -> list[Row]:
+        """As many rows of the pool as the data loader counted."""
+        if self.state.global_step % self._staleness == 0:
+            self._refresh()
+        return [self._draw() for _ in rows]
+
+    def _refresh(self) -> None:
+        updates = min(self._staleness, self.args.max_steps - self.state.global_step)
+        wanted = updates * self.args.train_batch_size
+        small = self._dials.get("pool") == "small"
+        if small:
+            wanted = -(-wanted // SMALL_POOL)
+        right: list[tuple[str, str]] = []
+        sampled = 0
+        for _ in range(MOST_ROUNDS):
+            problems = [next(self._problems) for _ in range(wanted * self._dials["oversample"])]
+            right += self._right(problems)
+            sampled += len(problems)
+            if not right:
+                raise RetainError(
+                    f"none of {sampled} sampled answers was right, so there is nothing to train on: "
+                    "the base has too little support on the target"
+                )
+            if len(right) >= wanted:
+                break
+        rate = len(right) / sampled
+        right = right[:wanted] if small else right
+        rows = encode_exchanges(self.processing_class, right)
+        if self.style_distance is None:
+            self.style_distance = loss_per_token(self.model, rows, self.processing_class.pad_token_id)
+        self._pool = [(prompt, row) for (prompt, _), row in zip(right, rows, strict=True)]
+        self._queue = []
+        self.log({"pool": float(len(right)), "reward": rate})
+
+    def _right(self, problems: list[Problem]) -> list[tuple[str, str]]:
+        answers = sample_answers(
+            self.model, self.processing_class, [p.prompt for p in problems],
+            temperature=self._dials["temperature"], max_new_tokens=MAX_NEW_TOKENS,
+        )  # fmt: skip
+        self.tokens_generated += sum(tokens for _, _, tokens in answers)
+        return [
+            (problem.prompt, text)
+            for problem, (text, finished, _) in zip(problems, answers, strict=True)
+            if finished and problem.right(text)
+        ]
+
+    def _draw(self) -> Row:
+        if not self._queue:
+            self._queue = self._order.sample(self._pool, len(self._pool))
+        prompt, row = self._queue.pop()
+        self.prompts_trained.add(prompt)
+        return row
+
+
+def own_answers_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
+    """(trainer, what it counted when it is done) for SFT on the model's own right answers."""
+    base = FrozenBase(path, tokenizer)
+    added = extras(spec, base, tokenizer, target)
+    seed, counted = spec.seed or 0, spec.updates * (spec.sequences_per_update - added.replayed)
+    placeholder = {"input_ids": [tokenizer.eos_token_id], "labels": [tokenizer.eos_token_id]}
+    trainer = SelfSamplingTrainer(
+        **settings(spec, path, tokenizer, added, common, "random"),
+        train_dataset=Dataset.from_list([placeholder] * counted), problems=target.problems(seed), dials=spec.config,
+        staleness=spec.config.get("staleness", spec.updates), sampling_seed=seed,
+    )  # fmt: skip
+
+    def count(done: SelfSamplingTrainer) -> TrainingRecord:
+        sequences, unique = spec.updates * spec.sequences_per_update, len(done.prompts_trained)
+        generated = done.tokens_generated + base.tokens
+        return TrainingRecord(spec.updates, sequences, unique, done.tokens_trained, generated, done.style_distance)
+
+    return trainer, count

@@ -1,0 +1,137 @@
+"""TRL's SFT trainer with what may stand beside the text's likelihood: replay, masked sequences, a KL penalty to the base."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from retain_core.arms import ArmSpec
+from retain_core.errors import RetainError
+from retain_core.evaluation.benchmarks import MAX_LENGTH
+from retain_core.lab.world import Exchange
+from retain_core.training import configs
+from retain_core.training.adapters import adapters
+from retain_core.training.encode import IGNORED, encode_exchanges
+from retain_core.training.frozen import FrozenBase
+from retain_core.training.kl import Estimator, kl_on_text
+from retain_core.training.target import CountdownTarget
+
+Row = dict[str, list[int]]
+ENCODED_AT_ONCE = 256
+OWN_ANSWERS = 4096
+"""Most answers that are sampled from the base for replay; they start over when used up."""
+
+
+@dataclass
+class Extras:
+    """What is done to every batch of text."""
+
+    replayed: int
+    """Sequences of each batch that are replay."""
+    replay: Iterator[Row]
+    useful_share: float
+    kl: float
+    estimator: Estimator
+    base: Any
+    """The frozen base of the KL penalty; None where `kl` is 0."""
+    retention: Iterator[Row] | None
+    """Where the penalty is taken; None: on the target's text of the batch."""
+    seed: int
+
+
+class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFT whose batches are target text, then replay.
+
+    The loss is summed over the answer tokens of the sequences that carry gradient, a random `useful_share` of each
+    batch, and divided by those of all: leaving some out makes the update smaller, as samples without advantage do in
+    RL. `kl` times `kl_penalty` against the base is added; it sees every sequence.
+    """
+
+    def __init__(self, *args: Any, extras: Extras, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.extras = extras
+        self.tokens_trained = 0
+        """Tokens that carried gradient."""
+        self._collate: Any = self.data_collator
+        self.data_collator: Any = list
+        self._masked = random.Random(f"useful {extras.seed}")
+
+    def target_rows(self, rows: list[Row]) -> list[Row]:
+        """The target text of a batch, given what the data loader holds for it."""
+        return rows
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """Batches of rows, and how many answer tokens the loss is divided by."""
+        loaded, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches, tokens = [], 0
+        for rows in loaded:
+            batch, counted = self._batch(self.target_rows(rows))
+            batches.append(batch)
+            tokens += counted
+        return batches, torch.tensor(tokens, device=device)
+
+    def _batch(self, target: list[Row]) -> tuple[dict[str, Any], int]:
+        extras = self.extras
+        rows = target + list(islice(extras.replay, extras.replayed))
+        batch: dict[str, Any] = self._collate(rows)
+        counted = int((batch["labels"] != IGNORED).sum())
+        if extras.base is not None:
+            along = target if extras.retention is None else list(islice(extras.retention, len(rows)))
+            batch["penalised"] = self._collate(along)
+        useful = max(1, round(extras.useful_share * len(rows)))
+        if useful < len(rows):
+            batch["labels"][self._masked.sample(range(len(rows)), len(rows) - useful)] = IGNORED
+        self.tokens_trained += int((batch["labels"] != IGNORED).sum())
+        return batch, counted
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """TRL's loss of the text, plus the penalty where there is one (logged as `kl`)."""
+        text = inputs.pop("penalised", None)
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if text is None:
+            return loss
+        penalty = kl_on_text(
+            model, self.extras.base, text["input_ids"], text["attention_mask"], text["labels"], self.extras.estimator
+        )
+        self._metrics["train"]["kl"].append(penalty.item())
+        return loss + self.extras.kl * penalty
+
+
+def extras(spec: ArmSpec, base: FrozenBase, tokenizer: Any, target: CountdownTarget) -> Extras:
+    """What an arm's dials ask for beside the text. Raises RetainError when replay leaves no room for the target."""
+    dials, seed, size = spec.config, spec.seed or 0, spec.sequences_per_update
+    replayed = round(dials["replay"] * size)
+    if replayed == size:
+        raise RetainError(f"replay {dials['replay']:g} of {size} sequences leaves none for the target")
+    replay = iter(list[Row]())
+    if replayed and dials["replay_source"] == "own":
+        replay = cycle(base.on_retention(target, seed, min(OWN_ANSWERS, replayed * spec.updates)))
+    elif replayed:
+        replay = _encoded(tokenizer, target.retention(seed))
+    retention = None
+    if dials["kl"] and dials["kl_prompts"] == "retention":
+        retention = iter(base.on_retention(target, seed, spec.updates * size))
+    return Extras(
+        replayed, replay, dials["useful_share"], dials["kl"], dials["kl_estimator"],
+        base.model if dials["kl"] else None, retention, seed,
+    )  # fmt: skip
+
+
+def settings(spec: ArmSpec, base: Any, tokenizer: Any, added: Extras, common: dict[str, Any], order: str) -> dict[str, Any]:
+    """What every trainer of the family is built from, but its data set of `updates` batches without the replay."""
+    sized = {**common, "batch": common["batch"] - added.replayed}
+    return {
+        "model": str(base), "args": configs.sft_config(MAX_LENGTH, spec.config["loss"], order, **sized),
+        "processing_class": tokenizer, "peft_config": adapters(spec.config), "extras": added,
+    }  # fmt: skip
+
+
+def _encoded(tokenizer: Any, exchanges: Iterator[Exchange]) -> Iterator[Row]:
+    while True:
+        yield from encode_exchanges(tokenizer, list(islice(exchanges, ENCODED_AT_ONCE)))
