@@ -190,6 +190,14 @@ class Method(BaseModel):
         dials = {name: own.get(name) if value is None else value for name, value in given.items()}
         return {"algorithm": self.algorithm, **dials}
 
+    def unit(self) -> tuple[int, str]:
+        """How many sequences of a batch belong together, and what they are called."""
+        if self.traces_of is not None:
+            return Method(label=self.traces_of, **NAMED[self.traces_of]).unit()
+        if "group_size" in DIALS[self.algorithm]:
+            return self.group_size, "group_size"
+        return (2, "a pair") if "beta" in DIALS[self.algorithm] else (1, "a sequence")
+
 
 NAMED: dict[str, dict[str, Any]] = {
     "sft": {"algorithm": "sft", "expert": "off_style", "solution": "canonical"},

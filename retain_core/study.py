@@ -225,10 +225,11 @@ class Study(_Model):
                 if label not in labels:
                     raise ValueError(unknown("method in primary.contrast", label, labels))
         for method in self.methods:
-            if method.algorithm in ("reinforce", "grpo") and self.budget.sequences_per_update % method.group_size:
+            unit, why = method.unit()
+            if self.budget.sequences_per_update % unit:
                 raise ValueError(
                     f"{method.label}: sequences_per_update ({self.budget.sequences_per_update}) "
-                    f"must be a multiple of group_size ({method.group_size})"
+                    f"must be a multiple of {why} ({unit})"
                 )
         return self
 

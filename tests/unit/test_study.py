@@ -60,7 +60,7 @@ def test_checkpoints_halve_down_from_the_last(tmp_path):
         (("target: countdown", "target: countdwn"), 3, "unknown benchmark 'countdwn'; did you mean 'countdown'?"),
         (("label: mine", "label: sft"), 7, "labelled 'sft'"),
         (("kl: 0.05", "kll: 0.05"), 9, "unknown key 'kll'; did you mean 'kl'?"),
-        (("algorithm: grpo, kl: 0.05", "algorithm: sft, kl: 0.05"), 9, "sft has no dial 'kl'"),
+        (("algorithm: grpo, kl: 0.05", "algorithm: sft, group_size: 4"), 9, "sft has no dial 'group_size'"),
         (("algorithm: grpo", "algorithm: grppo"), 9, "methods.1: unknown algorithm 'grppo'; did you mean 'grpo'?"),
         (("kl: 0.05", "kl: much"), 9, "valid number"),
         (("seeds: [0, 1]", "seeds: [0, x]"), 11, "seeds.1"),
