@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 from pathlib import Path
 
+import duckdb
 import numpy as np
 
 from retain_core.analysis.scores import Cell, StudyScores, read_scores
@@ -24,7 +25,7 @@ from retain_core.stats.power import (
     type_s_m,
 )
 from retain_core.study import Study
-from retain_core.warehouse.load import is_current
+from retain_core.warehouse.load import SCHEMA_VERSION
 from retain_core.warehouse.query import open_warehouse, render
 
 SEEDS_SHOWN = (2, 3, 5, 10)
@@ -54,9 +55,15 @@ def contrast_pilot(scores: StudyScores, a: Cell, b: Cell) -> Pilot:
 
 def _pilot_scores(study: Study, warehouse: Path) -> StudyScores | None:
     """This study's answers, when at least two cells have two seeds."""
-    if not is_current(warehouse):
+    if not warehouse.is_file():
         return None
     with open_warehouse(warehouse) as con:
+        try:
+            version = con.execute("SELECT version FROM schema_version").fetchone()
+        except duckdb.CatalogException:
+            return None
+        if version != (SCHEMA_VERSION,):
+            return None
         if not con.execute("SELECT 1 FROM studies WHERE study = ? AND is_current", [study.study]).fetchone():
             return None
         scores = read_scores(con, study.study)

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from retain_core.commands import import_text, sql_text, status_text
+from retain_core.commands import import_text, plan_text, sql_text, status_text
 from retain_core.errors import InputError
 from retain_core.imported.compare import compare_runs
 from retain_core.imported.samples import read_run
@@ -221,11 +221,15 @@ def test_a_deleted_warehouse_is_rebuilt_with_imported_and_trained_studies_alike(
     before = content(home / "warehouse.duckdb")
     assert {row[0] for row in before["studies"]} == {"smoke", "pets"}
     (home / "warehouse.duckdb").unlink()
-    load_missing(Store(home / "artifacts"), home / "warehouse.duckdb")
+    load_missing(Store(home / "artifacts"), home / "warehouse.duckdb", but="")
     after = content(home / "warehouse.duckdb")
     for relation, rows in before.items():
         assert after[relation] == rows, relation
-    load_missing(Store(home / "artifacts"), home / "warehouse.duckdb")
+    (home / "warehouse.duckdb").unlink()
+    take(EXAMPLES / "tuned", "pets/tuned")
+    again = content(home / "warehouse.duckdb")
+    for relation in ("forgetting", "gain_drop", "contrasts", "noise_floor", "flips"):
+        assert again[relation] == before[relation], relation
     with pytest.raises(InputError, match="smoke is a study that was run here"):
         take(EXAMPLES / "base", "smoke/base")
     status = status_text()
@@ -405,3 +409,8 @@ def test_the_library_form(tmp_path):
     study = import_run(store, EXAMPLES / "tuned", "pets/tuned", None, None)
     assert imported_studies(store) == ["pets"]
     assert load_contents(tmp_path / "w.duckdb", imported_contents(store, study)).evaluations == 6
+
+
+def test_plan_says_that_a_study_of_one_seed_is_no_pilot(finished_home, smoke_study, move):
+    move(finished_home)
+    assert plan_text(smoke_study).splitlines()[-1].startswith("detectable drop: unknown without a pilot")

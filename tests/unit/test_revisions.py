@@ -144,3 +144,20 @@ def test_the_time_of_declaring_is_kept(store):
     run(store, more_seeds(study(), 1))
     run(store, study())
     assert json.loads(path.read_text())[0]["declared_at"] == first
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "told"), [("nothing", 1, "no study 'nothing' was run in"), ("s", 0, "--seeds says how many")]
+)
+def test_extend_says_what_is_wrong(tmp_path, monkeypatch, name, count, told):
+    from flows.commands import extend_study
+    from retain_core.settings import settings
+
+    monkeypatch.setenv("RETAIN_HOME", str(tmp_path))
+    settings.cache_clear()
+    store = Store(tmp_path / "artifacts")
+    store.prepare()
+    run(store, study())
+    with pytest.raises(InputError, match=told):
+        extend_study(name, count)
+    settings.cache_clear()
