@@ -176,7 +176,8 @@ def kl_along(
             log_p = p(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
             log_q = q(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
         kl = (log_p.exp() * (log_p - log_q)).sum(-1).double() * counted
-        found += [(max(0.0, nats), len(t)) for nats, t in zip(kl.sum(1).tolist(), tails, strict=True)]
+        # In this order: rounding below 0 is cut, a NaN stays one.
+        found += [(max(nats, 0.0), len(t)) for nats, t in zip(kl.sum(1).tolist(), tails, strict=True)]
     return found
 
 
