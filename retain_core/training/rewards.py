@@ -82,7 +82,7 @@ def _in_time(call: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _alarm() -> Iterator[None]:
-    """An arm trains in the main thread of its process, which an alarm interrupts; others' alarms are put back."""
+    """An arm trains in the main thread of its process, where an alarm interrupts Python code; others' are put back."""
 
     def ring(*_: Any) -> None:
         raise _TimeUpError
