@@ -15,6 +15,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 """Okabe and Ito's colours without black and yellow on white, then three more; told apart by the colour-blind."""
 
 
+_OVER_BASES = 'SELECT * FROM over_bases WHERE "primary" AND bases > 1 AND list_contains(studies, ?)'
 _AUDITS = """
 WITH last AS (SELECT arm, max(step) AS step FROM checkpoints WHERE study = $1 GROUP BY arm)
 SELECT m.method, m.learning_rate, avg(a.unparsed) AS unparsed, avg(a.cut) AS cut, avg(a.empty) AS empty,
@@ -46,6 +47,8 @@ class Results:
     primary_benchmarks: list[dict[str, Any]]
     contrasts: list[dict[str, Any]]
     looks: list[dict[str, Any]]
+    over_bases: dict[str, Any] | None
+    """The declared contrast over several bases; None with one."""
     matched: list[dict[str, Any]]
     law: list[dict[str, Any]]
     floor: list[dict[str, Any]]
@@ -101,6 +104,7 @@ def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
         primary_benchmarks=_rows(con, "SELECT * FROM contrast_benchmarks WHERE study = ?", study),
         contrasts=_rows(con, 'SELECT * FROM contrasts WHERE study = ? AND NOT "primary"', study),
         looks=_rows(con, "SELECT * FROM looks WHERE study = ? ORDER BY look", study),
+        over_bases=next(iter(_rows(con, _OVER_BASES, study)), None),
         matched=_rows(con, "SELECT * FROM matched_gain WHERE study = ?", study),
         law=_rows(con, "SELECT * FROM kl_law WHERE study = ?", study),
         floor=_rows(con, "SELECT * FROM noise_floor WHERE study = ? ORDER BY benchmark, metric", study),

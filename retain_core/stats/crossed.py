@@ -32,6 +32,8 @@ MODERATED = "over seeds, moderated"
 PER_COMPONENT = "over seeds, per component"
 THIS_SEED = "this seed only"
 THESE_SEEDS = "these seeds only"
+ONE_BASE = "conditional on this base"
+OVER_BASES = "over bases"
 
 Floats = NDArray[np.float64]
 Labels = Sequence[object] | NDArray[np.generic]
@@ -309,6 +311,19 @@ def moderated_ms_seeds(own: Components, others: Sequence[Components]) -> float:
     variance = sum(w * other.seed_variance for w, other in zip(weights, others, strict=True)) / sum(weights)
     pooled = own.ms_residual + own.n * variance
     return max((PRIOR_DF * pooled + (own.seeds - 1) * own.ms_seeds) / (PRIOR_DF + own.seeds - 1), 0.0)
+
+
+def over_bases(estimates: Sequence[float], level: float = 0.95) -> Interval:
+    """Interval of a mean over bases that were drawn, one estimate from each: the base is a random level.
+
+    Every base has its own items and its own arms, so that the estimates are independent, and the t interval over
+    them holds all other variation. One base gives no interval over bases.
+    """
+    values = np.asarray(estimates, dtype=np.float64)
+    if len(values) == 1:
+        return refused(float(values[0]), ONE_BASE, 1, 1)
+    variance = float(values.var(ddof=1)) / len(values)
+    return _interval(float(values.mean()), ((variance, len(values) - 1.0),), level, OVER_BASES, len(values), len(values))
 
 
 def refused(estimate: float, reason: str, seeds: int, n: int) -> Interval:

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from retain_core.analysis.bases import figures_over_bases
 from retain_core.analysis.cells import cell_intervals
 from retain_core.analysis.contrasts import Contrast, Declared, contrasts, declared
 from retain_core.analysis.law import law_of
@@ -39,6 +40,19 @@ def store_analysis(con: duckdb.DuckDBPyConnection, study: str) -> str:
         _store(con, scores, declared(scores, len(looks), looks[-1], _withheld(con, scores)), np.random.default_rng(seed))
     insert(con, "analyses", [[study, inputs, seed]])
     return inputs
+
+
+def store_over_bases(con: duckdb.DuckDBPyConnection) -> None:
+    """Figures over all bases of each family of studies, from what is stored of the studies."""
+    con.execute("DELETE FROM over_bases")
+    rows = [
+        [
+            f.family, len(f.studies), f.studies, f.quantity, f.a, f.b, f.at, f.learning_rate, f.interval.estimate,
+            f.interval.low, f.interval.high, f.interval.df, f.primary, f.word, f.interval.rule,
+        ]
+        for f in figures_over_bases(con)
+    ]  # fmt: skip
+    insert(con, "over_bases", rows)
 
 
 def _inputs(con: duckdb.DuckDBPyConnection, study: str) -> str:

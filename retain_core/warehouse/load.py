@@ -20,12 +20,12 @@ from retain_core.evaluation.answers import ANSWERS, SCORES
 from retain_core.evaluation.divergence import ROWS
 from retain_core.published import load_published
 from retain_core.store import Artifact
-from retain_core.warehouse.analyse import store_analysis
+from retain_core.warehouse.analyse import store_analysis, store_over_bases
 from retain_core.warehouse.compare import store_comparisons
 from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
 _AT_ONCE = 1_000_000
@@ -78,6 +78,7 @@ def load_contents(path: Path, contents: Contents) -> LoadResult:
             con.execute("SET threads TO 1")
             store_comparisons(con, contents.study)
             analysis = store_analysis(con, contents.study)
+            store_over_bases(con)
             con.commit()
         except BaseException:
             con.rollback()

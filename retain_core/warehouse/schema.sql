@@ -102,6 +102,11 @@ CREATE TABLE kl_law (
     left_out_low DOUBLE, left_out_high DOUBLE, kl_better DOUBLE, beats_trivial BOOLEAN, checkpoints INTEGER, arms INTEGER, methods INTEGER,
     reason VARCHAR
 );
+CREATE TABLE over_bases (
+    family VARCHAR, bases INTEGER, studies VARCHAR[], quantity VARCHAR, a VARCHAR, b VARCHAR, "at" VARCHAR,
+    learning_rate DOUBLE, estimate DOUBLE, ci_low DOUBLE, ci_high DOUBLE, df DOUBLE, "primary" BOOLEAN, verdict VARCHAR,
+    rule VARCHAR
+);
 CREATE TABLE trend (
     study VARCHAR, night DATE, base VARCHAR, method VARCHAR, learning_rate DOUBLE, gain DOUBLE, "drop" DOUBLE, drop_low DOUBLE,
     drop_high DOUBLE, verdict VARCHAR, summary VARCHAR, created_at TIMESTAMP
