@@ -387,7 +387,7 @@ def test_exploratory_contrasts_never_confirm_anything(con):
     for row in found:
         if row["verdict"] == EXPLORATORY:
             assert row["ci_low"] > 0 or row["ci_high"] < 0
-    assert {"not reached", "equivalent", "inconclusive"} <= words
+    assert {"not reached", "inconclusive"} <= words
     pairs = {frozenset((row["a"], row["b"])) for row in found}
     assert len(pairs) == 7 * 6 / 2
     at_gain_too = {frozenset((r["a"], r["b"])) for r in found if r["at"] == "gain=0.1"}
@@ -485,7 +485,7 @@ def test_another_look_has_a_stricter_level_and_says_what_all_looks_cost(again):
     levels = [0.05, look_levels([2, 3], 3)[1]]
     stored = rows(again, "FROM looks ORDER BY look")
     assert [(r["look"], r["seeds"], r["planned_looks"]) for r in stored] == [(1, 2, 1), (2, 3, 1)]
-    assert [r["level"] for r in stored] == pytest.approx(levels)
+    assert [r["alpha"] for r in stored] == pytest.approx(levels)
     assert stored[0]["overall_error"] == pytest.approx(overall_error(levels, [2, 3])) != pytest.approx(0.05, abs=1e-3)
     found = rows(again, "FROM contrasts")
     primary = next(r for r in found if r["primary"])
@@ -494,7 +494,7 @@ def test_another_look_has_a_stricter_level_and_says_what_all_looks_cost(again):
     assert {(r["look"], round(r["level"], 9)) for r in found if not r["primary"]} == {(1, 0.95)}
     planned = "UPDATE studies SET spec = replace(spec, '\"looks\": 1', '\"looks\": 3')"
     analyse_again(again, planned)
-    assert [r["level"] for r in rows(again, "FROM looks ORDER BY look")] == pytest.approx(look_levels([2, 3], 3))
+    assert [r["alpha"] for r in rows(again, "FROM looks ORDER BY look")] == pytest.approx(look_levels([2, 3], 3))
     assert all(r["overall_error"] <= 0.05 + 1e-9 for r in rows(again, "FROM looks"))
 
 
@@ -665,14 +665,15 @@ def test_two_equal_methods_differ_in_about_one_of_twenty_studies():
 
 
 def test_a_true_difference_is_found_and_almost_never_reversed():
+    """Six cells of each method, so that each has enough like it to share its seed variance with."""
     truth = {"a": Truth(drop=0.15, faster=1), "b": Truth(drop=0.05, faster=1)}
     primary = {**PRIMARY, "contrast": ["a", "b"], "at_gain": None, "at": "last"}
-    words = []
-    for draw in range(100):
-        scores = made_scores(truth, rates=(1e-4, 2e-4, 4e-4), steps=(20, 80), n=90, seed_sd=0.02, primary=primary, draw=draw)
+    rates, words = [k * 1e-4 for k in range(1, 7)], []
+    for draw in range(60):
+        scores = made_scores(truth, rates=rates, steps=(20, 80), n=90, seed_sd=0.02, primary=primary, draw=draw)
         words.append(primary_word(scores))
-    assert words.count("reversed") <= 1
-    assert words.count("supported") > 70
+    assert words.count("reversed") == 0
+    assert words.count("supported") > 45
     assert set(words) <= WORDS
 
 
@@ -703,7 +704,7 @@ def test_the_kl_law_has_its_rivals_beside_it(con):
     assert set(found) == {"kl", "step x learning rate", "weight distance", "gain"}
     for row in found.values():
         assert (row["checkpoints"], row["arms"], row["methods"]) == (7 * 2 * 3 * 4, 42, 7)
-        assert row["r2_low"] <= row["r2_left_out"] <= row["r2_high"]
+        assert row["left_out_low"] <= row["r2_left_out"] <= row["left_out_high"]
 
 
 # The page
