@@ -5,7 +5,8 @@
 
 A change of a trajectory is a change of the method: refresh it only with a reason, and raise TRAINING_VERSION in
 retain_core/arms.py, so that stored arms are trained again. Another release of torch, transformers or trl may change
-one too; the file says what made it. Rewards are a coin, for the model is too small to solve anything.
+one too; the file says what made it. The model is too small to solve anything: rewards are a coin, and where a method
+keeps right answers, one answer in four counts as right by its letters (`by_content`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tests.conftest import ROOT
 
@@ -24,7 +26,7 @@ UPDATES, SEQUENCES = 4, 16
 RELATIVE, ABSOLUTE = 2e-3, 2e-4
 """What another processor may change by rounding: sums of float32 in another order, through four updates."""
 
-METHODS: dict[str, dict[str, Any]] = {
+ON_POLICY: dict[str, dict[str, Any]] = {
     "reinforce": {"algorithm": "reinforce", "reward": "random"},
     "reinforce_kl_retention": {"algorithm": "reinforce", "reward": "random", "kl": 0.5, "kl_prompts": "retention"},
     "rloo": {"algorithm": "rloo", "reward": "random", "kl": 0.1, "kl_estimator": "k2"},
@@ -33,7 +35,32 @@ METHODS: dict[str, dict[str, Any]] = {
     "dr_grpo": {"algorithm": "dr_grpo", "reward": "random", "mask_truncated": True},
     "ppo": {"algorithm": "ppo", "reward": "random", "kl": 0.1, "epochs": 2, "minibatches": 2},
 }
+OFFLINE: dict[str, dict[str, Any]] = {
+    "sft": {"algorithm": "sft", "solution": "canonical"},
+    "sft_kl": {"algorithm": "sft", "kl": 1.0},
+    "sft_kl_retention": {"algorithm": "sft", "kl": 1.0, "kl_prompts": "retention"},
+    "sft_replay": {"algorithm": "sft", "expert": "in_style", "replay": 0.25, "prompts": "frozen"},
+    "sft_replay_own": {"algorithm": "sft", "expert": "in_style", "replay": 0.25, "replay_source": "own"},
+    "sft_useful_share": {"algorithm": "sft", "useful_share": 0.25},
+    "sft_lora": {"algorithm": "sft", "lora_rank": 2},
+    "sft_sgd": {"algorithm": "sft", "optimizer": "sgd"},
+    "dft": {"algorithm": "sft", "loss": "dft"},
+    "lowest_kl": {"algorithm": "sft", "expert": "lowest_kl"},
+    "only_solvable": {"algorithm": "sft", "only_solvable": True},
+    "traces": {"algorithm": "sft", "expert": "traces", "traces_of": "grpo"},
+    "self_sft": {"algorithm": "self_sft"},
+    "self_sft_small": {"algorithm": "self_sft", "pool": "small"},
+    "iterative_sft": {"algorithm": "iterative_sft", "staleness": 2},
+    "dpo": {"algorithm": "dpo"},
+    "simpo": {"algorithm": "simpo"},
+}
+METHODS = ON_POLICY | OFFLINE
 """Label -> the method as a study would write it."""
+
+
+def by_content(answer: str) -> bool:
+    """A verdict that anyone can recompute: one answer in four is right."""
+    return sum(map(ord, answer)) % 4 == 0
 
 
 def base_model(folder: Path) -> Path:
@@ -64,13 +91,18 @@ def trajectory(label: str, base: Path) -> list[dict[str, float]]:
     """What is kept of the curve, one entry an update."""
     import torch
 
+    from retain_core.store import Store
+    from retain_core.training.target import Problem
+    from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with tempfile.TemporaryDirectory() as out:
-            curve = train(arm_spec(label, METHODS[label]), base, Path(out)).curve
+        with tempfile.TemporaryDirectory() as name, patch.object(Problem, "right", lambda _, answer: by_content(answer)):
+            spec, out = arm_spec(label, METHODS[label]), Path(name)
+            traces = make_traces(spec, base, Store(out / "home"), out) if spec.config.get("traces_of") else None
+            curve = train(spec, base, out, traces).curve
     finally:
         torch.set_num_threads(threads)
     return [
@@ -82,6 +114,20 @@ def trajectory(label: str, base: Path) -> list[dict[str, float]]:
 def stored(label: str) -> dict[str, Any]:
     """The stored trajectory: `made_by` and `updates`."""
     return json.loads((FOLDER / f"{label}.json").read_text())
+
+
+def check(label: str, base: Path) -> None:
+    """Assert that a method still does what is stored."""
+    import pytest
+
+    from retain_core.arms import computed_by
+
+    wanted = stored(label)
+    told = f"made by {wanted['made_by']}, found with {computed_by('torch', 'transformers', 'trl')}"
+    found = trajectory(label, base)
+    assert [set(entry) for entry in found] == [set(entry) for entry in wanted["updates"]], told
+    for now, then in zip(found, wanted["updates"], strict=True):
+        assert now == pytest.approx(then, rel=RELATIVE, abs=ABSOLUTE), told
 
 
 def main() -> None:
