@@ -25,6 +25,10 @@ from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, Method, check_rates, check_seeds, control
 
 
+CHECKPOINT_RATIO = 2.5
+"""How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
+
+
 def unknown(what: str, name: str, known: list[str]) -> str:
     """`unknown <what> 'x'; did you mean 'y'?`, with the whole list when nothing is near."""
     near = difflib.get_close_matches(name, known, n=1)
@@ -246,9 +250,9 @@ class Study(_Model):
         return [self.target, *(r.benchmark for r in self.retention), *self.probes]
 
     def checkpoint_steps(self) -> list[int]:
-        """The updates after which a checkpoint is kept: halving from the last one down."""
+        """The updates after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""
         last = self.budget.updates
-        return sorted({max(1, round(last / 2**k)) for k in range(self.checkpoints)})
+        return sorted({max(1, round(last / CHECKPOINT_RATIO**k)) for k in range(self.checkpoints)})
 
     def spec_hash(self) -> str:
         """Hash of everything the study says; another hash is another revision."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAMPLES, ROWS = "samples.parquet", "divergence.parquet"
-PROMPTS_PER_SET = 200
+PROMPTS_PER_SET = 100
 MAX_NEW_TOKENS = 16
 SEED = 0
 DIVERGENCE_VERSION = 1
