@@ -9,11 +9,10 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from trl import SFTTrainer
 
-from retain_core.arm import run_arm
+from retain_core.arm import _train_and_evaluate
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
 from retain_core.lab import countdown, experts
-from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import lab_spec
 from retain_core.lab.world import World
 from retain_core.methods import NAMED, Method
@@ -465,18 +464,15 @@ def test_stretching_keeps_the_order_and_repeats_evenly():
 @pytest.mark.usefixtures("rewarded")
 def test_an_arm_makes_its_own_traces_and_the_next_uses_them(base, tmp_path, monkeypatch):
     store = Store(tmp_path / "home")
-    store.prepare()
-    key = prepare_dataset(store, WORLD).key
-    where = {
-        "base": golden.arm_spec("x", NAMED["sft"]).base.model_copy(update={"model": str(base)}),
-        "dataset_key": key,
-        "steps": (),
-    }
-    run_arm(traced(base).model_copy(update=where), store)
+
+    def run(spec):
+        _train_and_evaluate(spec, store, evaluator=None, missing={3: []}, base=base, work=tmp_path / spec.key)
+
+    run(traced(base))
     assert len(store.keys("traces")) == len(store.keys("arm")) == 1
     before = tree(store.root / "traces")
     monkeypatch.setattr(traces_module, "record", None)
-    run_arm(traced(base, traces_order="shuffled").model_copy(update=where), store)
+    run(traced(base, traces_order="shuffled"))
     assert len(store.keys("arm")) == 2
     assert tree(store.root / "traces") == before
 
