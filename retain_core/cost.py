@@ -34,7 +34,8 @@ def memory_per_arm(plan: StudyPlan, arm: PlannedArm) -> int:
     if not arm.spec.trained:
         return parameter_count(plan) * _BYTES_REFERENCE
     reference = _BYTES_REFERENCE if arm.spec.config.get("kl") else 0
-    return parameter_count(plan) * (_BYTES_TRAINED + reference)
+    critic = _BYTES_TRAINED if arm.spec.config["algorithm"] == "ppo" else 0
+    return parameter_count(plan) * (_BYTES_TRAINED + reference + critic)
 
 
 def known_seconds(store: Store) -> dict[str, float]:

@@ -22,7 +22,8 @@ from retain_core.settings import Settings
 from retain_core.store import write_atomically
 
 CURVES = {
-    "loss", "reward", "kl", "entropy", "grad_norm", "learning_rate", "mean_token_accuracy", "pool",
+    "loss", "reward", "kl", "entropy", "grad_norm", "learning_rate", "mean_token_accuracy", "pool", "clip_share",
+    "value_loss", "reward_failures",
     "completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std",
 }  # fmt: skip
 """What of a trainer's log becomes a `train/...` metric; the whole curve stays in the arm's artifact."""
