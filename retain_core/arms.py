@@ -70,11 +70,12 @@ class ArmSpec(BaseModel):
     def inputs(self) -> dict[str, Any]:
         """What the trained weights depend on; names, labels and where things lie are left out."""
         world = {**self.world.world_dials(), "habit": self.world.habit}
+        packages = ("torch", "transformers", "trl", *(["peft"] if self.config.get("lora_rank") else []))
         return {
             "arm": self.config, "base": self.base.fingerprint, "world": world, "target": self.target,
             "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,
             "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
-            "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by("torch", "transformers", "trl"),
+            "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
         }  # fmt: skip
 
     @property

@@ -33,7 +33,8 @@ def memory_per_arm(plan: StudyPlan, arm: PlannedArm) -> int:
     """Bytes that weights, gradients and optimizer take in training; activations come on top."""
     if not arm.spec.trained:
         return parameter_count(plan) * _BYTES_REFERENCE
-    reference = _BYTES_REFERENCE if arm.spec.config.get("kl") else 0
+    compared = arm.spec.config.get("kl") or arm.spec.config["algorithm"] == "dpo"
+    reference = _BYTES_REFERENCE if compared else 0
     critic = _BYTES_TRAINED if arm.spec.config["algorithm"] == "ppo" else 0
     return parameter_count(plan) * (_BYTES_TRAINED + reference + critic)
 
