@@ -223,6 +223,12 @@ def test_kl_on_retention_prompts_is_along_the_bases_answers_to_them(base, tokeni
     assert run.record.tokens_generated > 0
 
 
+def test_kl_on_the_targets_text_leaves_the_replay_out(base, tokenizer, tmp_path):
+    run = Batches(arm(updates=2, kl=0.5, replay=0.25), base, tmp_path)
+    for batch in run.seen:
+        assert prompts(tokenizer, batch["penalised"]) == prompts(tokenizer, batch)[:12]
+
+
 def test_kl_holds_the_model_near_the_base(base, tmp_path):
     moved = []
     for kl in (0.0, 20.0):
