@@ -78,7 +78,8 @@ def test_an_external_model_that_is_the_base_lost_nothing(home, smoke_study, smok
     assert run_plain(changed, home) == {}
     assert jobs == [("arm", "theirs")]
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
-        rows = con.execute("SELECT \"drop\", lost, gained FROM forgetting WHERE arm = 'smoke/theirs' AND metric = 'acc'").fetchall()
+        flips = "SELECT \"drop\", lost, gained FROM forgetting WHERE arm = 'smoke/theirs' AND metric = 'acc'"
+        rows = con.execute(flips).fetchall()
         assert rows == [(0, 0, 0)] * 2
         kl = con.execute("SELECT kl_forward, kl_reverse FROM gain_drop WHERE arm = 'smoke/theirs'").fetchall()
         assert kl == [(0, 0)]

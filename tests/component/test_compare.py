@@ -1,6 +1,5 @@
 """`retain compare` on files that lm-eval itself wrote, against its own scores and against reference libraries."""
 
-import contextlib
 import csv
 import io
 import json
@@ -26,33 +25,8 @@ from retain_core.imported.checkpoints import read_checkpoints
 from retain_core.imported.compare import compare_runs
 from retain_core.imported.samples import read_run, refuse_foreign_results
 from retain_core.imported.table import COLUMNS, compare_text
-from tests.component.two_models import evaluate, prepare
+from tests.component.two_models import ALL, run_harness
 from tests.conftest import ROOT, retain
-
-ALL = ["zoo", "sums", "voted_sums", "stories", "endings", "followed"]
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """A folder with a base, a tuned copy, and the benchmarks."""
-    folder = tmp_path_factory.mktemp("models")
-    prepare(folder)
-    return folder
-
-
-def run_harness(models: Path, model: str, benchmarks: list[str], output: Path, **options) -> Path:
-    with contextlib.chdir(models):
-        evaluate(model, benchmarks, output, **options)
-    return output / model
-
-
-@pytest.fixture(scope="session")
-def outputs(models, tmp_path_factory):
-    """What lm-eval wrote about both models. Read only; take `pair` to change things."""
-    folder = tmp_path_factory.mktemp("outputs")
-    for model in ("base", "tuned"):
-        run_harness(models, model, ALL, folder)
-    return folder
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from retain_core.settings import settings
 from retain_core.store import Store
 from retain_core.warehouse.load import load_contents
 from retain_core.warehouse.rebuild import load_missing
-from tests.component.test_compare import models, outputs  # noqa: F401
 from tests.component.test_warehouse import content
 from tests.conftest import ROOT
 
@@ -122,7 +121,7 @@ def test_drop_in_the_warehouse_is_the_drop_of_compare(home):
     assert flips["n"] == found["sums"][1].lost
 
 
-def test_items_that_do_not_count_equally_keep_the_score_of_the_harness(home, outputs):  # noqa: F811
+def test_items_that_do_not_count_equally_keep_the_score_of_the_harness(home, outputs):
     both(outputs / "base", outputs / "tuned")
     agrees_with_compare(home, outputs / "base", outputs / "tuned")
     told = {m: json.loads(next((outputs / m).glob("results_*.json")).read_text()) for m in ("base", "tuned")}

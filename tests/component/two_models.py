@@ -7,6 +7,7 @@ a word of their own ("surely"), and forgets some of the rest.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -155,6 +156,16 @@ def main(target: Path) -> None:
         for key in ("pretty_env_info", "git_hash", "upper_git_hash"):
             told.pop(key, None)
         path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+ALL = ["zoo", "sums", "voted_sums", "stories", "endings", "followed"]
+
+
+def run_harness(models: Path, model: str, benchmarks: list[str], output: Path, **options) -> Path:
+    """Let lm-eval ask one of the prepared models, as a stranger would; returns its output folder."""
+    with contextlib.chdir(models):
+        evaluate(model, benchmarks, output, **options)
+    return output / model
 
 
 if __name__ == "__main__":
