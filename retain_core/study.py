@@ -24,7 +24,6 @@ from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, Method, check_rates, check_seeds, control
 
-
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
 
