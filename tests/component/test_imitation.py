@@ -379,6 +379,8 @@ def test_lowest_kl_is_the_bases_likeliest_right_answer(base, model, tokenizer, t
             logs = model(torch.tensor([row["input_ids"]])).logits[0, :-1].double().log_softmax(-1)
             scores[right] = sum(float(logs[i, t]) for i, t in enumerate(row["labels"][1:]) if t != IGNORED)
         assert answer == max(scores, key=scores.get)
+        found = FrozenBase(base, tokenizer).log_likelihoods([(prompt, right) for right in scores])
+        assert found == pytest.approx(list(scores.values()), abs=1e-4)
         several += len(scores) > 2
     assert several >= 3
 
@@ -489,16 +491,21 @@ def test_an_arm_makes_its_own_traces_and_the_next_uses_them(base, tmp_path, monk
 @pytest.mark.usefixtures("rewarded")
 def test_pairs_are_a_right_and_a_wrong_answer_of_the_base_to_one_problem(base, tokenizer, target):
     set_seed(0)
-    frozen = FrozenBase(base, tokenizer)
-    pairs = sampled_pairs(frozen, target.problems(0), 40, 1.0, 0)
-    assert len(pairs) == 40
-    assert frozen.tokens > 40 * GROUP / 4
-    for _, right, wrong in pairs:
-        assert by_content(right)
-        assert not by_content(wrong)
-    order = {p.prompt: i for i, p in enumerate(islice(target.problems(0), 200))}
-    places = [order[prompt] for prompt, _, _ in pairs]
-    assert places == sorted(places)
+    pairs = sampled_pairs(FrozenBase(base, tokenizer), target.problems(0), 20, 1.0, 0)
+    set_seed(0)
+    problems = [p for p in islice(target.problems(0), 10) for _ in range(GROUP)]
+    answers = FrozenBase(base, tokenizer).sample([p.prompt for p in problems], 1.0)
+    by_hand, cut = [], 0
+    for i in range(10):
+        group = answers[i * GROUP : (i + 1) * GROUP]
+        right = [text for text, finished in group if finished and by_content(text)]
+        wrong = [text for text, finished in group if finished and not by_content(text)]
+        cut += sum(not finished for _, finished in group)
+        by_hand += [(problems[i * GROUP].prompt, right[k], wrong[k]) for k in range(min(len(right), len(wrong)))]
+    assert cut > 0
+    assert len(by_hand) > 5
+    assert pairs[: len(by_hand)] == by_hand[:20]
+    assert len(pairs) == 20
 
 
 def test_no_pair_is_said_clearly(base, tmp_path, monkeypatch):
