@@ -1,8 +1,34 @@
-"""Two small models with what lm-eval wrote about them, made once for all component tests."""
+"""Small models made once for all component tests."""
 
 import pytest
 
+from tests.component import golden
 from tests.component.two_models import ALL, prepare, run_harness
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """The folder of the tiny base that golden trajectories start from."""
+    return golden.base_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(base):
+    """Its tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Training on one thread: the thread count is part of what decides the bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

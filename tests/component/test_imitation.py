@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 from trl import SFTTrainer
 
 from retain_core.arm import _train_and_evaluate
@@ -31,26 +31,9 @@ from tests.component import golden
 from tests.component.golden import by_content
 from tests.conftest import tree
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BATCH = golden.SEQUENCES
 WORLD = lab_spec("smoke")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return golden.base_model(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(base):
-    return AutoTokenizer.from_pretrained(base)
 
 
 @pytest.fixture(scope="module")

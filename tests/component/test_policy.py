@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from retain_core.errors import RetainError
 from retain_core.methods import DIALS, NAMED, Method
@@ -18,26 +18,9 @@ from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget
 from retain_core.training.train import prepare
 from tests.component import golden
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPS = ("reinforce", "rloo", "grpo", "dr_grpo")
 REWARDED = pytest.mark.usefixtures("rewarded")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return golden.base_model(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(base):
-    return AutoTokenizer.from_pretrained(base)
 
 
 def by_content(answer: str) -> bool:
