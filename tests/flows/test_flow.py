@@ -6,6 +6,7 @@ import time
 import duckdb
 import pytest
 
+from retain_core.warehouse.query import open_warehouse
 from tests.conftest import retain
 
 pytestmark = pytest.mark.prefect
@@ -16,6 +17,9 @@ SAME = {
     "flips": "FROM flips ORDER BY ALL",
     "method_summary": "FROM method_summary ORDER BY ALL",
     "controls": "FROM controls ORDER BY ALL",
+    "contrasts": "SELECT * EXCLUDE (declared_at) FROM contrasts ORDER BY ALL",
+    "noise_floor": "FROM noise_floor ORDER BY ALL",
+    "divergences": "FROM divergences ORDER BY ALL",
     "samples": "FROM samples ORDER BY ALL",
     "arms": "SELECT arm, status, updates, sequences, unique_prompts, tokens_trained, artifact FROM arms ORDER BY 1",
 }
@@ -37,7 +41,7 @@ def test_the_flow_is_the_plain_functions(flow_home, finished_home):
     for name, sql in SAME.items():
         found = []
         for path in (home, finished_home):
-            with duckdb.connect(str(path / "warehouse.duckdb"), read_only=True) as con:
+            with open_warehouse(path / "warehouse.duckdb") as con:
                 found.append(con.execute(sql).fetchall())
         assert found[0] == found[1] != [], name
 
