@@ -95,7 +95,7 @@ def evaluation(pairs: int, folder: Path) -> Row:
     names = [name for name, benchmark in BENCHMARKS.items() if not benchmark.exact]
     numbers = iter(range(10_000))
     stored: dict[str, float] = {}
-    shared = Evaluator(store, dataset)
+    shared = Evaluator(store, dataset, base.path)
     harness = {BENCHMARKS[name].harness_name: name for name in names}
 
     def ours() -> None:
@@ -104,8 +104,9 @@ def evaluation(pairs: int, folder: Path) -> Row:
         import pyarrow.parquet as pq
 
         for plan in plans:
-            table = pq.read_table(store.path("evaluation", plan.key) / "scores.parquet").to_pydict()
-            stored[plan.benchmark] = sum(table["score"]) / len(table["score"])
+            rows = pq.read_table(store.path("evaluation", plan.key) / "scores.parquet").to_pylist()
+            scores = [row["score"] for row in rows if row["metric"] == BENCHMARKS[plan.benchmark].metrics[0]]
+            stored[plan.benchmark] = sum(scores) / len(scores)
 
     def theirs(tasks: list[str] | None = None) -> dict[str, float]:
         model = AutoModelForCausalLM.from_pretrained(base.path)

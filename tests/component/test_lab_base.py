@@ -32,7 +32,7 @@ def test_the_default_base_meets_its_conditions(tmp_path):
     dataset = prepare_dataset(store, spec)
     base = train_base(store, spec, BASE_THREADS)
     lm = RecordingLM(AutoModelForCausalLM.from_pretrained(base.path).eval(), AutoTokenizer.from_pretrained(base.path))
-    evaluator, scores = Evaluator(store, dataset), {}
+    evaluator, scores = Evaluator(store, dataset, base.path), {}
     for name in (study.target, *(r.benchmark for r in study.retention)):
         answers = evaluator.answers(lm, name)
         scores[name] = sum(a.scores["acc"] for a in answers) / len(answers)
