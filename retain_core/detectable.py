@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from retain_core.analysis.contrasts import DEFAULT_MARGIN
 from retain_core.analysis.scores import Cell, StudyScores, read_scores
 from retain_core.evaluation.benchmarks import BENCHMARKS
 from retain_core.stats.crossed import mean_components
@@ -29,7 +30,6 @@ from retain_core.warehouse.load import SCHEMA_VERSION
 from retain_core.warehouse.query import open_warehouse, render
 
 SEEDS_SHOWN = (2, 3, 5, 10)
-DEFAULT_MARGIN = 0.02
 
 
 def detectable_lines(study: Study, warehouse: Path, seconds_per_seed: float | None) -> list[str]:

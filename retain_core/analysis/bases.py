@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from retain_core.analysis.contrasts import DEFAULT_MARGIN
 from retain_core.canonical import digest
 from retain_core.stats.crossed import Interval, over_bases, refused
 from retain_core.stats.verdict import verdict
@@ -55,7 +56,7 @@ def figures_over_bases(con: duckdb.DuckDBPyConnection) -> list[OverBases]:
     found = []
     for family, specs in families.items():
         studies = sorted(specs)
-        margin = (specs[studies[0]].get("primary") or {}).get("margin", 0.02)
+        margin = (specs[studies[0]].get("primary") or {}).get("margin", DEFAULT_MARGIN)
         predict = (specs[studies[0]].get("primary") or {}).get("predict", ">")
         for (a, b, at, quantity, rate, primary), values in named.items():
             if not all(study in values for study in studies):

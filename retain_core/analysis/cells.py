@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from retain_core.analysis.scores import Cell, Questions, StudyScores
+from retain_core.analysis.scores import Cell, Questions, StudyScores, clusters_of, half
 from retain_core.stats.crossed import Components, Interval, mean_components, mean_drop_interval, similar
 
 
@@ -40,9 +40,15 @@ def quantities(scores: StudyScores) -> list[tuple[str, list[Questions], float]]:
     return named
 
 
-def components_of(scores: StudyScores, cell: Cell, questions: Sequence[Questions]) -> Components:
-    """Variance components of a cell's mean over benchmarks, at the last checkpoints."""
-    return mean_components([scores.drops(q, cell.last()) for q in questions], [q.clusters for q in questions])
+def components_of(scores: StudyScores, cell: Cell, questions: Sequence[Questions], part: str | None = None) -> Components:
+    """Variance components of a cell's mean drop over benchmarks, at the last checkpoints, on all items or one half."""
+    key = (cell, tuple((q.benchmark, q.metric) for q in questions), part)
+    if key not in scores.components:
+        masks = [half(q, part) if part else None for q in questions]
+        tables = [scores.drops(q, cell.last(), mask) for q, mask in zip(questions, masks, strict=True)]
+        clusters = [clusters_of(q, mask) for q, mask in zip(questions, masks, strict=True)]
+        scores.components[key] = mean_components(tables, clusters)
+    return scores.components[key]
 
 
 def others(cell: Cell, parts: dict[Cell, Components]) -> list[Components]:

@@ -11,10 +11,10 @@ from itertools import combinations
 
 import numpy as np
 
-from retain_core.analysis.cells import others
+from retain_core.analysis.cells import components_of, others
 from retain_core.analysis.matching import Curves, Half, pool, state_of
 from retain_core.analysis.scores import Cell, Floats, Questions, StudyScores, clusters_of, half
-from retain_core.stats.crossed import Components, Interval, contrast_interval, mean_components, refused
+from retain_core.stats.crossed import Components, Interval, contrast_interval, refused
 from retain_core.stats.matched import NOT_REACHED, Curve, crossing, matched_contrast
 from retain_core.stats.multiple import benjamini_hochberg, holm
 from retain_core.stats.power import type_s_m
@@ -133,11 +133,8 @@ class AtLast:
         def tables(cell: Cell) -> list[Floats]:
             return [self.scores.of(q, cell.last(), mask) for q, mask in zip(questions, masks, strict=True)]
 
-        def drops(cell: Cell) -> list[Floats]:
-            return [self.scores.drops(q, cell.last(), mask) for q, mask in zip(questions, masks, strict=True)]
-
         # Of drops, not of scores: arms are alike by what they lost.
-        parts = {cell: mean_components(drops(cell), clusters) for cell in self.scores.cells}
+        parts = {cell: components_of(self.scores, cell, questions, self.part) for cell in self.scores.cells}
         a, b = self.cells
         like_a, like_b = others(a, parts), others(b, parts)
         return contrast_interval(tables(a), tables(b), like_a, like_b, clusters, level=1 - self.level)

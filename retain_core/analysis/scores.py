@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from retain_core.stats.crossed import Labels
+from retain_core.stats.crossed import Components, Labels
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -63,6 +63,8 @@ class StudyScores:
     exact: Questions | None
     scores: dict[tuple[str, str], dict[str, Floats]]
     """(benchmark, metric) -> checkpoint -> one score an item, in the order of the questions."""
+    components: dict[Hashable, Components] = field(default_factory=dict, repr=False)
+    """Variance components computed so far (`cells.components_of`): many contrasts pool the same cells."""
 
     @property
     def base(self) -> str:
