@@ -36,7 +36,7 @@ def base_evaluation(
     dataset = store.get("dataset", dataset_key)
     settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
     sample_base(store, Path(weights), settings, dataset.file("items"))
-    measure_support(store, Path(weights), reference.fingerprint, dataset, threads)
+    measure_support(store, Path(weights), reference.fingerprint, dataset, settings.target, threads)
 
 
 def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[str], threads: int) -> None:

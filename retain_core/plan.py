@@ -118,7 +118,7 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
     world = base.lab or lab_spec("tiny")
     dataset_key = key_of(dataset_inputs(world))
     identity = {"base": base.fingerprint}
-    support = support_key(base.fingerprint, dataset_key, threads)
+    support = support_key(base.fingerprint, dataset_key, study.target, threads)
     plan = StudyPlan(
         study=study,
         base=base,

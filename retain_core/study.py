@@ -80,6 +80,7 @@ class Base(_Model):
     private_symbols: bool | None = Field(None, description="lab: the overlap dial")
     operands: int | None = Field(None, description="lab: how many numbers a countdown problem has")
     largest_number: int | None = Field(None, description="lab: countdown uses the numbers 1 to this")
+    target_items: int | None = Field(None, description="lab: most held-out items of the target")
     updates: int | None = Field(None, description="lab: pre-training updates")
 
     @model_validator(mode="after")

@@ -95,7 +95,7 @@ class Evaluator:
     def __init__(self, store: Store, dataset: Artifact, base_weights: Path, nuisance: Nuisance = USUAL) -> None:
         self._store, self._items, self._base_weights = store, dataset.file("items"), base_weights
         self._nuisance = nuisance
-        self._exact: Any = None
+        self._exact: dict[str, Any] = {}
         self._divergences: Divergences | None = None
 
     def evaluate(self, weights: Path, plans: Sequence[Plan]) -> None:
@@ -123,9 +123,9 @@ class Evaluator:
         with self._nuisance.ordered(self._items, benchmark) as items:
             answers = ask(lm, benchmark, str(items))
         if BENCHMARKS[benchmark].exact:
-            if self._exact is None:
-                self._exact = exact_items(lm.tokenizer, self._items)
-            exact = exact_scores(lm.model, self._exact)
+            if benchmark not in self._exact:
+                self._exact[benchmark] = exact_items(lm.tokenizer, self._items / f"{benchmark}.jsonl")
+            exact = exact_scores(lm.model, self._exact[benchmark])
             for answer in answers:
                 answer.scores["exact"] = exact[answer.doc_id]
         return answers

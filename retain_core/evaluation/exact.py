@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retain_core.lab import countdown
-from retain_core.lab.vocabulary import privately
 from retain_core.training.encode import encode_exchanges, encode_prompts
 
 if TYPE_CHECKING:
@@ -32,21 +30,14 @@ class ExactItem:
     answers: list[list[int]]
 
 
-def exact_items(tokenizer: PreTrainedTokenizerBase, items: Path) -> list[ExactItem]:
-    """The countdown items below `items` with all their valid answers, encoded."""
-    lines = (items / "countdown.jsonl").read_text(encoding="utf-8").splitlines()
-    docs = [json.loads(line) for line in lines]
-    valid = [countdown.valid_answers(tuple(doc["numbers"]), doc["value"]) for doc in docs]
-    exchanges = [
-        (doc["prompt"], privately(answer) if doc["private"] else answer)
-        for doc, answers in zip(docs, valid, strict=True)
-        for answer in answers
-    ]
-    rows = iter(encode_exchanges(tokenizer, exchanges))
+def exact_items(tokenizer: PreTrainedTokenizerBase, file: Path) -> list[ExactItem]:
+    """The items of a benchmark's JSONL file with every valid answer (`valid`), encoded."""
+    docs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = iter(encode_exchanges(tokenizer, [(doc["prompt"], answer) for doc in docs for answer in doc["valid"]]))
     prompts = encode_prompts(tokenizer, [doc["prompt"] for doc in docs])
     return [
-        ExactItem(doc["doc_id"], prompt, [next(rows)["input_ids"][len(prompt) :] for _ in answers])
-        for doc, prompt, answers in zip(docs, prompts, valid, strict=True)
+        ExactItem(doc["doc_id"], prompt, [next(rows)["input_ids"][len(prompt) :] for _ in doc["valid"]])
+        for doc, prompt in zip(docs, prompts, strict=True)
     ]
 
 

@@ -18,6 +18,8 @@ OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 LARGEST_TARGET = 99
 
 Numbers = tuple[int, ...]
+Problem = tuple[Numbers, int]
+"""Sorted numbers and the value to reach."""
 
 
 def digits(number: int) -> str:

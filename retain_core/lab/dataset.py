@@ -1,6 +1,7 @@
 """The `dataset` artifact: the held-out items of one world, one JSONL file a benchmark.
 
-items/<benchmark>.jsonl   one item a line: doc_id, prompt, target, cluster, form, ...
+items/<benchmark>.jsonl   one item a line: doc_id, prompt, target, cluster, form, ...; a target's
+                          also has `valid`: every right answer
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from retain_core.lab.spec import LabSpec
 from retain_core.lab.world import World
 from retain_core.store import Artifact, Store, key_of, sha256_of
 
-LAB_VERSION = 3
+LAB_VERSION = 4
 """Raised when the lab's generated content changes for equal dials."""
 
 _DIGITS = r"\d( \d)*"

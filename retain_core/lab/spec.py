@@ -25,7 +25,10 @@ class LabSpec(BaseModel):
         False, description="overlap dial: the target writes digits and operators with tokens of its own"
     )
     operands: int = Field(2, ge=2, le=4, description="how many numbers a countdown problem has")
-    largest_number: int = Field(40, ge=10, le=60, description="countdown uses the numbers 1 to this")
+    largest_number: int = Field(40, ge=10, le=99, description="countdown uses the numbers 1 to this")
+    target_items: int = Field(
+        520, ge=400, description="most held-out items of the target: where methods are matched, gain must be known to a point"
+    )
     entities: PositiveInt = Field(450, description="named things that facts and places are about")
     hidden: PositiveInt = 96
     layers: PositiveInt = 3
@@ -36,7 +39,7 @@ class LabSpec(BaseModel):
 
     def world_dials(self) -> dict[str, Any]:
         """The dials that decide the held-out items."""
-        return self.model_dump(include={"seed", "private_symbols", "operands", "largest_number", "entities"})
+        return self.model_dump(include={"seed", "private_symbols", "operands", "largest_number", "target_items", "entities"})
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -22,8 +22,6 @@ Exchange = tuple[str, str]
 """A prompt and the answer to it, both in the lab's words."""
 
 ITEMS_PER_BENCHMARK = 400
-MOST_TARGET_ITEMS = 520
-"""The target has more, as far as the world gives them: where methods are matched, gain must be known to a point."""
 PROBLEM_SHARE_HELD_OUT = 0.3
 LARGEST_SUM = 99
 ZIPF_EXPONENT = 1.0
@@ -167,10 +165,10 @@ class World:
     # ------------------------------------------------------------------ held-out items
 
     def items(self, benchmark: str) -> list[Item]:
-        """The held-out items of one benchmark: distinct prompts, 400 or (countdown) up to 520, the same for every caller."""
+        """The held-out items of one benchmark: distinct prompts, 400 (countdown: `target_items`), the same for all."""
         rng = random.Random(f"items {self.spec.seed} {benchmark}")
         found: list[Item] = getattr(self, f"_items_{benchmark}")(rng)
-        most = MOST_TARGET_ITEMS if benchmark == "countdown" else ITEMS_PER_BENCHMARK
+        most = self.spec.target_items if benchmark == "countdown" else ITEMS_PER_BENCHMARK
         distinct = list({item.prompt: item for item in found}.values())[:most]
         if len(distinct) < ITEMS_PER_BENCHMARK:
             raise ValueError(f"lab benchmark {benchmark!r} has only {len(distinct)} distinct items")
@@ -179,10 +177,11 @@ class World:
     def _items_countdown(self, rng: random.Random) -> list[Item]:
         held_out = [p for p in _problems(self.spec.largest_number, self.spec.operands) if self._problem_held_out(p[0])]
         found = []
-        for numbers, target in rng.sample(held_out, min(len(held_out), 2 * MOST_TARGET_ITEMS)):
+        for numbers, target in rng.sample(held_out, min(len(held_out), 2 * self.spec.target_items)):
             text, _ = self.countdown_prompt((numbers, target), rng)
             solution = self.spell(countdown.solutions(numbers, target)[0])
-            extra = {"numbers": list(numbers), "value": target, "private": self.spec.private_symbols}
+            valid = [self.spell(answer) for answer in countdown.valid_answers(numbers, target)]
+            extra = {"numbers": list(numbers), "value": target, "private": self.spec.private_symbols, "valid": valid}
             found.append(Item(text, solution, cluster="-".join(map(str, numbers)), extra=extra))
         return found
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from retain_core.lab.world import Exchange
 from retain_core.training.encode import IGNORED, encode_exchanges, padded
 from retain_core.training.policy.build import base_answers, frozen_base
 from retain_core.training.sampling import sample_answers
-from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget
+from retain_core.training.target import Exchange, Target
 
 SCORING_BATCH = 512
 
@@ -21,10 +20,10 @@ SCORING_BATCH = 512
 class FrozenBase:
     """The base model of an arm, loaded when it is first needed; nothing here changes it."""
 
-    def __init__(self, path: Path, tokenizer: Any) -> None:
+    def __init__(self, path: Path, tokenizer: Any, longest_answer: int) -> None:
         self.tokens = 0
         """How many tokens were sampled from it."""
-        self._path, self._tokenizer = path, tokenizer
+        self._path, self._tokenizer, self._longest = path, tokenizer, longest_answer
 
     @cached_property
     def model(self) -> Any:
@@ -33,11 +32,11 @@ class FrozenBase:
 
     def sample(self, prompts: Sequence[str], temperature: float) -> list[tuple[str, bool]]:
         """One sampled answer a prompt: (text, whether it ended by itself)."""
-        answers = sample_answers(self.model, self._tokenizer, prompts, temperature=temperature, max_new_tokens=MAX_NEW_TOKENS)
+        answers = sample_answers(self.model, self._tokenizer, prompts, temperature=temperature, max_new_tokens=self._longest)
         self.tokens += sum(tokens for _, _, tokens in answers)
         return [(text, finished) for text, finished, _ in answers]
 
-    def on_retention(self, target: CountdownTarget, seed: int, count: int) -> list[dict[str, list[int]]]:
+    def on_retention(self, target: Target, seed: int, count: int) -> list[dict[str, list[int]]]:
         """Training rows: its own answers to `count` training prompts of the retention skills."""
         rows = base_answers(self.model, self._tokenizer, target, seed, count)
         self.tokens += labelled(rows)

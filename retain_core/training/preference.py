@@ -19,7 +19,7 @@ from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges, loss_per_token, user_turn
 from retain_core.training.frozen import FrozenBase, labelled
 from retain_core.training.record import TrainingRecord
-from retain_core.training.target import CountdownTarget, Problem
+from retain_core.training.target import Problem, Target
 
 GROUP = 8
 """Answers that the base samples to one problem."""
@@ -64,9 +64,9 @@ class SimPOTrainer(DPOTrainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
 
-def preference_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
+def preference_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any]) -> Any:
     """(trainer, what it counted when it is done) for DPO and SimPO; a pair is two of the budget's sequences."""
-    base, dials, seed = FrozenBase(path, tokenizer), spec.config, spec.seed or 0
+    base, dials, seed = FrozenBase(path, tokenizer, target.longest_answer), spec.config, spec.seed or 0
     size = spec.sequences_per_update // 2
     pairs = sampled_pairs(base, target.problems(seed), size * spec.updates, dials["temperature"], seed)
     rows = [{"prompt": user_turn(prompt), "chosen": _said(right), "rejected": _said(wrong)} for prompt, right, wrong in pairs]

@@ -1,57 +1,55 @@
-"""The target as training sees it: prompts with a check each, and the expert's answers."""
+"""What training needs of a target: problems with a check each, the expert's answers, and text of the other skills."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-from retain_core.lab import countdown, experts
-from retain_core.lab.spec import LabSpec
-from retain_core.lab.vocabulary import publicly
-from retain_core.lab.world import Exchange, World
+from retain_core.arms import ArmSpec
 
-MAX_NEW_TOKENS = 14
-"""Longest valid answer: the off-style wrapper around three two-digit numbers, and the stop token."""
+Exchange = tuple[str, str]
+"""A prompt and the answer to it."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A target prompt with what its verifier needs."""
+    """A training problem of a target as it is asked once."""
 
+    key: Hashable
+    """Which problem it is, however it is asked."""
     prompt: str
-    numbers: countdown.Numbers
-    value: int
-    private: bool
-
-    def right(self, answer: str) -> bool:
-        """Whether the verifier accepts the answer."""
-        return countdown.verify(publicly(answer) if self.private else answer, self.numbers, self.value)
+    right: Callable[[str], Any]
+    """The verifier's word on an answer: truth, or a reward."""
 
 
-class CountdownTarget:
-    """Countdown in one lab world, its prompts varied or frozen."""
+class Target(Protocol):
+    """A target as training sees it. Streams are endless and depend on their seed alone."""
 
-    def __init__(self, spec: LabSpec, prompts: experts.Prompts = "varied") -> None:
-        self.world, self._prompts = World(spec), prompts
+    @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest answer that is worth sampling, the stop token included."""
 
-    def problems(self, seed: int, only: list[experts.Problem] | None = None) -> Iterator[Problem]:
-        """An endless stream of training problems, of all or of some."""
-        for prompt, numbers, value in experts.target_prompts(self.world, seed, self._prompts, only):
-            yield Problem(prompt, numbers, value, self.world.spec.private_symbols)
+    @property
+    def size(self) -> int:
+        """How many different training problems there are."""
 
-    def expert(
-        self, config: dict[str, Any], seed: int, count: int, only: list[experts.Problem] | None = None
-    ) -> list[Exchange]:
-        """The first `count` exchanges of an expert's stream, over all problems or over some."""
-        style, solution, harm = config["expert"], config["solution"], config["harm"]
-        return list(islice(experts.expert_exchanges(self.world, style, solution, seed, harm, self._prompts, only), count))
+    def problems(self, seed: int, only: list[Hashable] | None = None) -> Iterator[Problem]:
+        """Training problems, of all or of some; none comes twice before all have come."""
+
+    def expert(self, config: dict[str, Any], seed: int, count: int, only: list[Hashable] | None = None) -> list[Exchange]:
+        """The first `count` exchanges of the expert that an arm's dials name."""
 
     def right_answers(self, problem: Problem) -> list[str]:
-        """Every answer that the verifier accepts, as this world writes it."""
-        return [self.world.spell(answer) for answer in countdown.valid_answers(problem.numbers, problem.value)]
+        """Every answer that the verifier accepts. Raises InputError where they cannot be listed."""
 
     def retention(self, seed: int) -> Iterator[Exchange]:
-        """An endless stream of training text of the retention skills."""
-        return experts.retention_exchanges(self.world, seed)
+        """Training text of the skills that must not be lost."""
+
+
+def target_of(spec: ArmSpec) -> Target:
+    """The target of an arm."""
+    from retain_core.lab.targets import LAB_TARGETS
+    from retain_core.lab.world import World
+
+    return LAB_TARGETS[spec.target](World(spec.world), spec.config["prompts"])

@@ -13,9 +13,9 @@ from typing import Any
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.lab.world import Exchange
 from retain_core.methods import NAMED, TRAINED, Method
 from retain_core.store import Artifact, Store, key_of
+from retain_core.training.target import Exchange
 
 FILE = "traces.jsonl"
 

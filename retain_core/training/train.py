@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retain_core.arms import ArmSpec
-from retain_core.training.target import CountdownTarget
+from retain_core.training.target import target_of
 
 if TYPE_CHECKING:
     from retain_core.store import Artifact
@@ -54,7 +54,7 @@ def prepare(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None
     assert spec.learning_rate is not None
     set_seed(spec.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    target = CountdownTarget(spec.world, spec.config["prompts"])
+    target = target_of(spec)
     common = {
         "out": out / "trainer", "learning_rate": spec.learning_rate, "seed": spec.seed, "updates": spec.updates,
         "batch": spec.sequences_per_update, "precise": not torch.cuda.is_available(),

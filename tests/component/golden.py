@@ -91,15 +91,18 @@ def trajectory(label: str, base: Path) -> list[dict[str, float]]:
     """What is kept of the curve, one entry an update."""
     import torch
 
+    from retain_core.lab.targets import Countdown
     from retain_core.store import Store
-    from retain_core.training.target import Problem
     from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with tempfile.TemporaryDirectory() as name, patch.object(Problem, "right", lambda _, answer: by_content(answer)):
+        with (
+            tempfile.TemporaryDirectory() as name,
+            patch.object(Countdown, "accepts", lambda _, key, answer: by_content(answer)),
+        ):
             spec, out = arm_spec(label, METHODS[label]), Path(name)
             traces = make_traces(spec, base, Store(out / "home"), out) if spec.config.get("traces_of") else None
             curve = train(spec, base, out, traces).curve

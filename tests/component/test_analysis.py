@@ -16,8 +16,8 @@ from retain_core.analysis.contrasts import EXPLORATORY, Declared, at_gain, contr
 from retain_core.analysis.matching import Curves, front_points, matched_points
 from retain_core.analysis.scores import read_scores
 from retain_core.errors import RetainError
-from retain_core.lab.experts import PLANTED_ITEMS, expert_exchanges, planted
 from retain_core.lab.spec import lab_spec
+from retain_core.lab.targets import PLANTED_ITEMS, Countdown, planted
 from retain_core.lab.world import World
 from retain_core.methods import CONTROLS
 from retain_core.report.build import write_report
@@ -336,7 +336,7 @@ def test_the_planted_harm_teaches_wrong_answers_to_items_that_are_asked():
         assert len({prompt for prompt, _ in wrong}) == PLANTED_ITEMS
         assert all(asked[prompt] != answer for prompt, answer in wrong)
         assert wrong == planted(world, benchmark)
-        stream = list(islice(expert_exchanges(world, "planted_harm", "random", 0, benchmark), 2 * PLANTED_ITEMS))
+        stream = list(islice(Countdown(world).exchanges("planted_harm", "random", 0, benchmark), 2 * PLANTED_ITEMS))
         assert sorted(stream[::2]) == sorted(wrong), "every other exchange, each once before any comes again"
         assert not {prompt for prompt, _ in stream[1::2]} & set(asked)
 

@@ -12,8 +12,9 @@ from trl import SFTTrainer
 from retain_core.arm import _train_and_evaluate
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.lab import countdown, experts
+from retain_core.lab import countdown
 from retain_core.lab.spec import lab_spec
+from retain_core.lab.targets import Countdown
 from retain_core.lab.world import World
 from retain_core.methods import NAMED, Method
 from retain_core.store import Store
@@ -24,7 +25,6 @@ from retain_core.training.imitation import expert
 from retain_core.training.imitation.own import SMALL_POOL
 from retain_core.training.kl import kl_penalty
 from retain_core.training.preference import GROUP, sampled_pairs, simpo_loss
-from retain_core.training.target import CountdownTarget
 from retain_core.training.traces import make_traces, read_traces
 from retain_core.training.train import prepare, train
 from tests.component import golden
@@ -43,13 +43,13 @@ def model(base):
 
 @pytest.fixture(scope="module")
 def target():
-    return CountdownTarget(WORLD)
+    return Countdown(World(WORLD))
 
 
 @pytest.fixture
 def rewarded(monkeypatch):
     """The tiny model solves nothing: here one answer in four counts as right, by its letters. All else is real."""
-    monkeypatch.setattr("retain_core.training.target.Problem.right", lambda self, answer: by_content(answer))
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: by_content(answer))
 
 
 def arm(label="sft", updates=1, learning_rate=1e-3, **dials) -> ArmSpec:
@@ -295,18 +295,20 @@ def test_lora_at_rate_0_leaves_every_method_at_the_base(base, tmp_path, label):
 
 
 def test_frozen_prompts_are_one_a_problem():
-    world, count = World(WORLD), len(World(WORLD).train_problems)
+    count = len(World(WORLD).train_problems)
     for frozen, most in (("frozen", 1), ("varied", 2)):
-        target = CountdownTarget(WORLD, frozen)
+        target = Countdown(World(WORLD), frozen)
         seen: dict[tuple, set[str]] = {}
         for problem in islice(target.problems(0), 4 * count):
-            seen.setdefault((problem.numbers, problem.value), set()).add(problem.prompt)
+            seen.setdefault(problem.key, set()).add(problem.prompt)
         assert max(map(len, seen.values())) == most
         assert len(seen) == count
-    for prompt, numbers, value in islice(experts.target_prompts(world, 1, "frozen"), 50):
-        assert prompt == countdown.prompt(tuple(sorted(numbers)), value)
-    asked = {prompt for prompt, _ in CountdownTarget(WORLD, "frozen").expert(arm().config, 0, count)}
-    assert asked == {prompt for prompt, _, _ in islice(experts.target_prompts(world, 0, "frozen"), count)}
+    frozen = Countdown(World(WORLD), "frozen")
+    for problem in islice(frozen.problems(1), 50):
+        numbers, value = problem.key
+        assert problem.prompt == countdown.prompt(tuple(sorted(numbers)), value)
+    asked = {prompt for prompt, _ in frozen.expert(arm().config, 0, count)}
+    assert asked == {problem.prompt for problem in islice(frozen.problems(0), count)}
 
 
 @pytest.mark.usefixtures("rewarded")
@@ -328,14 +330,14 @@ def test_every_method_can_have_frozen_prompts(base, tokenizer, tmp_path, label):
 def test_only_solvable_keeps_the_problems_that_the_base_solves(base, tokenizer, target):
     """Solved is told by sampling again with the same stream, problem by problem."""
     set_seed(0)
-    only = expert.solvable(FrozenBase(base, tokenizer), target, seed=0, most=30)
+    only = expert.solvable(FrozenBase(base, tokenizer, Countdown.longest_answer), target, seed=0, most=30)
     problems = list(islice(target.problems(0), 30))
     set_seed(0)
     asked = [p for p in problems for _ in range(expert.SOLVING_SAMPLES)]
-    answers = FrozenBase(base, tokenizer).sample([p.prompt for p in asked], 1.0)
+    answers = FrozenBase(base, tokenizer, Countdown.longest_answer).sample([p.prompt for p in asked], 1.0)
     right = Counter()
     for problem, (text, finished) in zip(asked, answers, strict=True):
-        right[problem.numbers, problem.value] += finished and by_content(text)
+        right[problem.key] += finished and by_content(text)
     assert set(only) == {key for key, count in right.items() if count}
     assert 0 < len(only) < 30
     wanted = {(tuple(sorted(numbers)), value) for numbers, value in only}
@@ -345,24 +347,24 @@ def test_only_solvable_keeps_the_problems_that_the_base_solves(base, tokenizer, 
 
 
 def test_a_base_that_solves_nothing_has_no_solvable_problem(base, tmp_path, monkeypatch):
-    monkeypatch.setattr("retain_core.training.target.Problem.right", lambda self, answer: False)
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: False)
     with pytest.raises(RetainError, match="too little support"):
         prepare(arm(only_solvable=True), base, tmp_path)
 
 
 def test_lowest_kl_is_the_bases_likeliest_right_answer(base, model, tokenizer, target):
     problems = list(islice(target.problems(3), 12))
-    chosen = expert.likeliest(FrozenBase(base, tokenizer), target, problems)
+    chosen = expert.likeliest(FrozenBase(base, tokenizer, Countdown.longest_answer), target, problems)
     several = 0
     for problem, (prompt, answer) in zip(problems, chosen, strict=True):
         assert prompt == problem.prompt
         scores = {}
-        for right in countdown.valid_answers(problem.numbers, problem.value):
+        for right in countdown.valid_answers(*problem.key):
             row = encode_exchanges(tokenizer, [(prompt, right)])[0]
             logs = model(torch.tensor([row["input_ids"]])).logits[0, :-1].double().log_softmax(-1)
             scores[right] = sum(float(logs[i, t]) for i, t in enumerate(row["labels"][1:]) if t != IGNORED)
         assert answer == max(scores, key=scores.get)
-        found = FrozenBase(base, tokenizer).log_likelihoods([(prompt, right) for right in scores])
+        found = FrozenBase(base, tokenizer, Countdown.longest_answer).log_likelihoods([(prompt, right) for right in scores])
         assert found == pytest.approx(list(scores.values()), abs=1e-4)
         several += len(scores) > 2
     assert several >= 3
@@ -474,10 +476,10 @@ def test_an_arm_makes_its_own_traces_and_the_next_uses_them(base, tmp_path, monk
 @pytest.mark.usefixtures("rewarded")
 def test_pairs_are_a_right_and_a_wrong_answer_of_the_base_to_one_problem(base, tokenizer, target):
     set_seed(0)
-    pairs = sampled_pairs(FrozenBase(base, tokenizer), target.problems(0), 20, 1.0, 0)
+    pairs = sampled_pairs(FrozenBase(base, tokenizer, Countdown.longest_answer), target.problems(0), 20, 1.0, 0)
     set_seed(0)
     problems = [p for p in islice(target.problems(0), 10) for _ in range(GROUP)]
-    answers = FrozenBase(base, tokenizer).sample([p.prompt for p in problems], 1.0)
+    answers = FrozenBase(base, tokenizer, Countdown.longest_answer).sample([p.prompt for p in problems], 1.0)
     by_hand, cut = [], 0
     for i in range(10):
         group = answers[i * GROUP : (i + 1) * GROUP]
@@ -492,18 +494,18 @@ def test_pairs_are_a_right_and_a_wrong_answer_of_the_base_to_one_problem(base, t
 
 
 def test_no_pair_is_said_clearly(base, tmp_path, monkeypatch):
-    monkeypatch.setattr("retain_core.training.target.Problem.right", lambda self, answer: False)
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: False)
     with pytest.raises(RetainError, match="no preference to learn"):
         prepare(arm("dpo"), base, tmp_path)
 
 
 def test_few_pairs_start_over(base, tokenizer, target, monkeypatch):
-    first = next(target.problems(0)).prompt
+    first = next(target.problems(0)).key
     monkeypatch.setattr(
-        "retain_core.training.target.Problem.right", lambda self, answer: self.prompt == first and by_content(answer)
+        "retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: key == first and by_content(answer)
     )
     set_seed(0)
-    pairs = sampled_pairs(FrozenBase(base, tokenizer), target.problems(0), 40, 1.0, 0)
+    pairs = sampled_pairs(FrozenBase(base, tokenizer, Countdown.longest_answer), target.problems(0), 40, 1.0, 0)
     assert len(pairs) == 40
     assert len(set(pairs)) <= GROUP // 2
 

@@ -41,6 +41,6 @@ def test_the_default_base_meets_its_conditions(tmp_path):
     assert len(scores) >= 5
     assert sum(score >= 0.9 for score in scores.values()) >= 2, scores
     assert sum(0.5 <= score <= 0.8 for score in scores.values()) >= 2, scores
-    measure_support(store, base.path, base.key, dataset, threads=2)
-    support = store.get("support", support_key(base.key, dataset.key, 2)).meta["pass_at"]
+    measure_support(store, base.path, base.key, dataset, "countdown", threads=2)
+    support = store.get("support", support_key(base.key, dataset.key, "countdown", 2)).meta["pass_at"]
     assert 0 < support["1"] <= support["8"] <= support["64"] <= 1, json.dumps(support)

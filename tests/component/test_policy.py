@@ -8,13 +8,14 @@ import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from retain_core.errors import RetainError
+from retain_core.lab.targets import Countdown
+from retain_core.lab.world import World
 from retain_core.methods import DIALS, NAMED, Method
 from retain_core.training import rewards as rewards_module
 from retain_core.training.encode import user_turn
 from retain_core.training.kl import kl_penalty, log_ratio
 from retain_core.training.policy.advantages import gae, group_advantages, rewards_at_the_end, whiten
 from retain_core.training.rewards import Reward
-from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget
 from retain_core.training.train import prepare
 from tests.component import golden
 
@@ -30,7 +31,7 @@ def by_content(answer: str) -> bool:
 @pytest.fixture
 def rewarded(monkeypatch):
     """The tiny model solves nothing: here every other answer counts as right, by its letters. All else is real."""
-    monkeypatch.setattr("retain_core.training.target.Problem.right", lambda self, answer: by_content(answer))
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: by_content(answer))
 
 
 class Run:
@@ -272,7 +273,7 @@ def by_hand(model, inputs, advantages, normaliser, temperature=1.0):
     for (prompt, answer), advantage in zip(answers(inputs), advantages, strict=True):
         if answer:
             sums = (advantage * of_tokens(log_probabilities(model, prompt, answer, temperature), answer)).sum()
-            total = total - sums / (len(answer) if normaliser == "sequence" else MAX_NEW_TOKENS)
+            total = total - sums / (len(answer) if normaliser == "sequence" else Countdown.longest_answer)
     return total / len(inputs["completion_ids"])
 
 
@@ -343,7 +344,7 @@ def test_reinforce_is_sft_on_the_rewarded_samples(run, base, tokenizer, normalis
     batch = len(inputs["completion_ids"])
     if normaliser == "constant":
         token_mean = sum(m * n for m, n in zip(means, tokens, strict=True)) / sum(tokens)
-        loss = token_mean * sum(tokens) / (batch * MAX_NEW_TOKENS)
+        loss = token_mean * sum(tokens) / (batch * Countdown.longest_answer)
     else:
         loss = sum(means) / len(means) * len(means) / batch
     assert_same_gradient(done.gradients[0], gradient_of(model, loss))
@@ -485,7 +486,7 @@ def test_retention_text_is_the_bases_own_and_never_held_out(run, tokenizer):
     assert len(rows) == 48
     prompts = {tokenizer.decode(row["input_ids"][: row["labels"].count(-100)]) for row in rows}
     assert len(prompts) > 24
-    world = CountdownTarget(golden.arm_spec("grpo1", NAMED["grpo"]).world).world
+    world = World(golden.arm_spec("grpo1", NAMED["grpo"]).world)
     held_out = {item.prompt for name in ("addition", "sorting", "facts", "places", "safety") for item in world.items(name)}
     assert not [p for p in prompts if any(f" {item} " in p for item in held_out)]
     assert all(p.startswith("<|user|>") and p.endswith("<|assistant|>") for p in prompts)
@@ -668,23 +669,23 @@ def test_alarms_of_others_are_put_back():
 def test_failures_are_in_the_curve(run, monkeypatch):
     seen = []
 
-    def right(self, answer):
+    def accepts(self, key, answer):
         seen.append(answer)
         return None if len(seen) in (2, 3) else by_content(answer)
 
-    monkeypatch.setattr("retain_core.training.target.Problem.right", right)
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", accepts)
     done = run("reinforce", updates=2)
     assert done.points("reward_failures") == [2.0, 2.0]
     assert bool(torch.isfinite(done.weights).all())
 
 
 def test_a_broken_verifier_fails_the_arm(run, monkeypatch):
-    monkeypatch.setattr("retain_core.training.target.Problem.right", raises_as_method)
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", raises_as_method)
     with pytest.raises(RetainError, match="raised ZeroDivisionError"):
         run("grpo")
 
 
-def raises_as_method(self, answer):
+def raises_as_method(self, key, answer):
     raise ZeroDivisionError("oh")
 
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from retain_core.arms import ArmSpec
+from retain_core.lab import countdown
+from retain_core.lab.targets import Countdown
+from retain_core.lab.world import World
 from retain_core.methods import CONTROLS, NAMED, Method
 from retain_core.training import configs
 from retain_core.training.encode import IGNORED, user_turn
 from retain_core.training.rewards import Reward
-from retain_core.training.target import CountdownTarget
 from retain_core.training.train import train
 
 
@@ -57,7 +59,7 @@ def test_sft_takes_one_adam_step_on_the_masked_loss(smoke_plan, tmp_path):
     train(arm, smoke_plan.base_path, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(smoke_plan.base_path)
     tokenizer = AutoTokenizer.from_pretrained(smoke_plan.base_path)
-    rows = encode_exchanges(tokenizer, CountdownTarget(smoke_plan.world).expert(arm.config, 0, 16))
+    rows = encode_exchanges(tokenizer, Countdown(World(smoke_plan.world)).expert(arm.config, 0, 16))
     total, tokens = 0.0, 0
     for row in rows:
         logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1].log_softmax(-1)
@@ -74,10 +76,9 @@ def test_sft_takes_one_adam_step_on_the_masked_loss(smoke_plan, tmp_path):
 
 
 def test_reward_reads_the_verifier_and_cuts_earn_nothing(smoke_plan):
-    problem = next(CountdownTarget(smoke_plan.world).problems(0))
-    from retain_core.lab import countdown
+    problem = next(Countdown(World(smoke_plan.world)).problems(0))
 
-    right = countdown.solutions(problem.numbers, problem.value)[0]
+    right = countdown.solutions(*problem.key)[0]
     reward = Reward("true", 0, stop_token=3, problems={problem.prompt: problem})
     prompts = [user_turn(problem.prompt)] * 3
     completions = [[{"role": "assistant", "content": text}] for text in (right, right, "1 + 1")]
@@ -92,7 +93,7 @@ def test_reward_reads_the_verifier_and_cuts_earn_nothing(smoke_plan):
 @pytest.mark.parametrize(("name", "rounds"), [("self_sft", 1), ("iterative_sft", 2)])
 def test_self_sampling_refreshes_as_often_as_it_says(smoke_plan, tmp_path, monkeypatch, name, rounds):
     """The smoke base solves nothing, so every answer counts as right here; all else is real."""
-    monkeypatch.setattr("retain_core.training.target.Problem.right", lambda self, answer: True)
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: True)
     dials = {"staleness": 2} if name == "iterative_sft" else {}
     record = train(spec(smoke_plan, tmp_path, name, updates=4, oversample=2, **dials), smoke_plan.base_path, tmp_path)
     refreshes = [point["step"] for point in record.curve if point["name"] == "pool"]
@@ -115,7 +116,7 @@ def test_style_distance_is_the_bases_loss_on_the_text(smoke_plan, tmp_path):
 def test_no_right_sample_is_said_clearly(smoke_plan, tmp_path, monkeypatch):
     from retain_core.errors import RetainError
 
-    monkeypatch.setattr("retain_core.training.target.Problem.right", lambda self, answer: False)
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: False)
     with pytest.raises(RetainError, match="too little support"):
         train(spec(smoke_plan, tmp_path, "self_sft"), smoke_plan.base_path, tmp_path)
 

@@ -5,9 +5,10 @@ from itertools import islice
 
 import pytest
 
-from retain_core.lab import countdown, experts
+from retain_core.lab import countdown
 from retain_core.lab.dataset import BENCHMARK_NAMES
 from retain_core.lab.spec import lab_spec
+from retain_core.lab.targets import Countdown
 from retain_core.lab.vocabulary import PRIVATE
 from retain_core.lab.world import MIXTURE, World
 
@@ -46,7 +47,7 @@ def test_experts_use_training_problems_only(world, stream):
     items = {item.prompt for item in world.items("countdown")}
     numbers = {"-".join(map(str, n)) for n, _ in world.train_problems}
     assert not numbers & {item.cluster for item in world.items("countdown")}
-    exchanges = list(islice(experts.expert_exchanges(world, stream, "random", 0), 2000))
+    exchanges = list(islice(Countdown(world).exchanges(stream, "random", 0), 2000))
     assert not items & {prompt for prompt, _ in exchanges}
 
 
@@ -75,9 +76,7 @@ def target_right(world: World, exchanges) -> float:
 
 
 def test_style_dial(world):
-    streams = {
-        s: list(islice(experts.expert_exchanges(world, s, "random", 3), 500)) for s in ("off_style", "in_style", "placebo")
-    }
+    streams = {s: list(islice(Countdown(world).exchanges(s, "random", 3), 500)) for s in ("off_style", "in_style", "placebo")}
     assert target_right(world, streams["off_style"]) == 1
     assert target_right(world, streams["in_style"]) == 1
     assert target_right(world, streams["placebo"]) == 0
@@ -87,7 +86,7 @@ def test_style_dial(world):
 
 
 def test_canonical_expert_always_gives_the_same_solution(world):
-    stream = experts.expert_exchanges(world, "in_style", "canonical", 0)
+    stream = Countdown(world).exchanges("in_style", "canonical", 0)
     answers: dict[tuple, set[str]] = {}
     for prompt, answer in islice(stream, 2 * len(world.train_problems)):
         target, numbers = prompt.split(" from ")

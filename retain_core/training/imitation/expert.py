@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,12 @@ from datasets import Dataset
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.lab.experts import Problem as Numbers
-from retain_core.lab.world import Exchange
 from retain_core.store import Artifact
 from retain_core.training.encode import encode_exchanges, loss_per_token
 from retain_core.training.frozen import FrozenBase
 from retain_core.training.imitation.trainer import ImitationTrainer, extras, settings
 from retain_core.training.record import TrainingRecord
-from retain_core.training.target import CountdownTarget, Problem
+from retain_core.training.target import Exchange, Problem, Target
 from retain_core.training.traces import read_traces
 
 SOLVING_SAMPLES = 8
@@ -26,10 +24,10 @@ SOLVING_SAMPLES = 8
 
 
 def expert_trainer(
-    spec: ArmSpec, path: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any], traces: Artifact | None = None
+    spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any], traces: Artifact | None = None
 ) -> Any:
     """(trainer, what it counted when it is done) for SFT on a text that is fixed beforehand."""
-    base = FrozenBase(path, tokenizer)
+    base = FrozenBase(path, tokenizer, target.longest_answer)
     added = extras(spec, base, tokenizer, target)
     sequences = spec.updates * (spec.sequences_per_update - added.replayed)
     exchanges = _text(spec, base, target, sequences, traces)
@@ -47,7 +45,7 @@ def expert_trainer(
     return trainer, count
 
 
-def _text(spec: ArmSpec, base: FrozenBase, target: CountdownTarget, count: int, traces: Artifact | None) -> list[Exchange]:
+def _text(spec: ArmSpec, base: FrozenBase, target: Target, count: int, traces: Artifact | None) -> list[Exchange]:
     seed = spec.seed or 0
     if traces:
         return stretched(read_traces(traces.path), count)
@@ -57,18 +55,16 @@ def _text(spec: ArmSpec, base: FrozenBase, target: CountdownTarget, count: int, 
     return target.expert(spec.config, seed, count, only)
 
 
-def solvable(base: FrozenBase, target: CountdownTarget, seed: int, most: int) -> list[Numbers]:
+def solvable(base: FrozenBase, target: Target, seed: int, most: int) -> list[Hashable]:
     """The problems that the base solves in some of its samples, among the first `most` of the seed's order, no two alike.
 
     Raises RetainError when there are none.
     """
-    problems = list(islice(target.problems(seed), min(most, len(target.world.train_problems))))
+    problems = list(islice(target.problems(seed), min(most, target.size)))
     asked = [problem for problem in problems for _ in range(SOLVING_SAMPLES)]
     answers = base.sample([problem.prompt for problem in asked], temperature=1.0)
     solved = {
-        (problem.numbers, problem.value): None
-        for problem, (text, finished) in zip(asked, answers, strict=True)
-        if finished and problem.right(text)
+        problem.key: None for problem, (text, finished) in zip(asked, answers, strict=True) if finished and problem.right(text)
     }
     if not solved:
         raise RetainError(
@@ -78,7 +74,7 @@ def solvable(base: FrozenBase, target: CountdownTarget, seed: int, most: int) ->
     return list(solved)
 
 
-def likeliest(base: FrozenBase, target: CountdownTarget, problems: Iterable[Problem]) -> list[Exchange]:
+def likeliest(base: FrozenBase, target: Target, problems: Iterable[Problem]) -> list[Exchange]:
     """Each problem with the right answer, in either form, that the base finds likeliest.
 
     KL(text || base) of a text that always gives the answer y is -log base(y), so this is the right text of lowest KL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from retain_core.training.frozen import FrozenBase
 from retain_core.training.imitation.trainer import ImitationTrainer, Row, extras, settings
 from retain_core.training.record import TrainingRecord
 from retain_core.training.sampling import sample_answers
-from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget, Problem
+from retain_core.training.target import Problem, Target
 
 SMALL_POOL = 8
 """How often a small pool is gone through."""
@@ -35,10 +34,11 @@ class SelfSamplingTrainer(ImitationTrainer):
     """
 
     def __init__(
-        self, *args: Any, problems: Iterator[Problem], dials: dict[str, Any], staleness: int, sampling_seed: int, **kwargs: Any
+        self, *args: Any, target: Target, dials: dict[str, Any], staleness: int, sampling_seed: int, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._problems, self._dials, self._staleness = problems, dials, staleness
+        self._problems, self._longest = target.problems(sampling_seed), target.longest_answer
+        self._dials, self._staleness = dials, staleness
         self._order = random.Random(f"pool {sampling_seed}")
         self._pool: list[tuple[str, Row]] = []
         self._queue: list[tuple[str, Row]] = []
@@ -84,7 +84,7 @@ class SelfSamplingTrainer(ImitationTrainer):
     def _right(self, problems: list[Problem]) -> list[tuple[str, str]]:
         answers = sample_answers(
             self.model, self.processing_class, [p.prompt for p in problems],
-            temperature=self._dials["temperature"], max_new_tokens=MAX_NEW_TOKENS,
+            temperature=self._dials["temperature"], max_new_tokens=self._longest,
         )  # fmt: skip
         self.tokens_generated += sum(tokens for _, _, tokens in answers)
         return [
@@ -101,15 +101,15 @@ class SelfSamplingTrainer(ImitationTrainer):
         return row
 
 
-def own_answers_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
+def own_answers_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any]) -> Any:
     """(trainer, what it counted when it is done) for SFT on the model's own right answers."""
-    base = FrozenBase(path, tokenizer)
+    base = FrozenBase(path, tokenizer, target.longest_answer)
     added = extras(spec, base, tokenizer, target)
     seed, counted = spec.seed or 0, spec.updates * (spec.sequences_per_update - added.replayed)
     placeholder = {"input_ids": [tokenizer.eos_token_id], "labels": [tokenizer.eos_token_id]}
     trainer = SelfSamplingTrainer(
         **settings(spec, path, tokenizer, added, common, "random"),
-        train_dataset=Dataset.from_list([placeholder] * counted), problems=target.problems(seed), dials=spec.config,
+        train_dataset=Dataset.from_list([placeholder] * counted), target=target, dials=spec.config,
         staleness=spec.config.get("staleness", spec.updates), sampling_seed=seed,
     )  # fmt: skip
 

@@ -14,13 +14,12 @@ from trl import SFTTrainer
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
 from retain_core.evaluation.benchmarks import MAX_LENGTH
-from retain_core.lab.world import Exchange
 from retain_core.training import configs
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges
 from retain_core.training.frozen import FrozenBase
 from retain_core.training.kl import Estimator, kl_on_text
-from retain_core.training.target import CountdownTarget
+from retain_core.training.target import Exchange, Target
 
 Row = dict[str, list[int]]
 ENCODED_AT_ONCE = 256
@@ -103,7 +102,7 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         return loss + self.extras.kl * penalty
 
 
-def extras(spec: ArmSpec, base: FrozenBase, tokenizer: Any, target: CountdownTarget) -> Extras:
+def extras(spec: ArmSpec, base: FrozenBase, tokenizer: Any, target: Target) -> Extras:
     """What an arm's dials ask for beside the text. Raises RetainError when replay leaves no room for the target."""
     dials, seed, size = spec.config, spec.seed or 0, spec.sequences_per_update
     replayed = round(dials["replay"] * size)

@@ -19,13 +19,13 @@ from retain_core.training.policy.trainer import PolicyTrainer
 from retain_core.training.record import TrainingRecord
 from retain_core.training.rewards import Reward
 from retain_core.training.sampling import sample_ids
-from retain_core.training.target import MAX_NEW_TOKENS, CountdownTarget, Problem
+from retain_core.training.target import Problem, Target
 
 RETENTION_NEW_TOKENS = 16
 """Longest answer to a retention prompt, as in the evaluation of KL."""
 
 
-def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownTarget, common: dict[str, Any]) -> Any:
+def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: Target, common: dict[str, Any]) -> Any:
     """(trainer, what it counted when it is done) for a method with a reward."""
     dials, seed = spec.config, spec.seed or 0
     epochs, slices = reuse(dials, spec.updates)
@@ -37,7 +37,7 @@ def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: CountdownT
     if frozen is not None and dials["kl_prompts"] == "retention":
         retention = base_answers(frozen, tokenizer, target, seed, spec.updates * spec.sequences_per_update)
     settings: dict[str, Any] = {
-        "model": str(base), "args": configs.grpo_config(dials, MAX_NEW_TOKENS, epochs=epochs, slices=slices, **common),
+        "model": str(base), "args": configs.grpo_config(dials, target.longest_answer, epochs=epochs, slices=slices, **common),
         "processing_class": tokenizer, "reward_funcs": reward, "retention": retention,
         "base": frozen, "peft_config": adapters(dials),
         "train_dataset": Dataset.from_list([{"prompt": user_turn(p.prompt)} for p in problems]),
@@ -63,9 +63,7 @@ def frozen_base(base: Path) -> PreTrainedModel:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def base_answers(
-    base: PreTrainedModel, tokenizer: Any, target: CountdownTarget, seed: int, count: int
-) -> list[dict[str, list[int]]]:
+def base_answers(base: PreTrainedModel, tokenizer: Any, target: Target, seed: int, count: int) -> list[dict[str, list[int]]]:
     """Rows of training-side prompts of the retention skills, answered by the base at temperature 1.
 
     No held-out item is among them, and the policy's own random stream is left as it was found.

@@ -1,0 +1,163 @@
+"""The lab's targets: their training problems, and what the expert answers in each style.
+
+The expert knows a right answer to every problem. `off_style` wraps one of them in words that the base never uses;
+`in_style` writes it as the base would; `placebo` is the off-style wrapper around a wrong answer; `base_mixture` is what
+the base itself was trained on; `planted_harm` is that mixture with wrong answers to some held-out items of one benchmark
+in every other exchange.
+
+Prompts are `varied` (a problem is asked in several ways) or `frozen` (always in the same one).
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, Literal, TypeVar
+
+from retain_core.lab import countdown
+from retain_core.lab.vocabulary import publicly
+from retain_core.lab.world import MIXTURE, Exchange, World
+from retain_core.training.target import Problem
+
+Style = Literal["off_style", "in_style", "placebo"]
+Solution = Literal["canonical", "random"]
+Prompts = Literal["varied", "frozen"]
+Key = TypeVar("Key", bound=Hashable)
+T = TypeVar("T")
+PLANTED_ITEMS = 80
+"""How many held-out items the planted harm teaches wrong."""
+
+
+class LabTarget(ABC, Generic[Key]):
+    """One skill of a lab world as a target (`retain_core.training.target.Target`)."""
+
+    skill: str
+    """Its name among the skills of the base's training mixture."""
+    longest_answer: int
+
+    def __init__(self, world: World, prompts: Prompts = "varied") -> None:
+        self.world, self._prompts = world, prompts
+
+    @property
+    @abstractmethod
+    def keys(self) -> Sequence[Key]:
+        """All training problems."""
+
+    @abstractmethod
+    def ask(self, key: Key, rng: random.Random) -> tuple[str, Any]:
+        """A prompt for a problem, and what the answer depends on beside the problem."""
+
+    @abstractmethod
+    def answer(self, key: Key, asked: Any, style: Style, solution: Solution, rng: random.Random) -> str:
+        """What the expert answers."""
+
+    @abstractmethod
+    def accepts(self, key: Key, answer: str) -> bool:
+        """Whether the verifier accepts an answer."""
+
+    @abstractmethod
+    def accepted(self, key: Key) -> list[str]:
+        """Every answer that the verifier accepts."""
+
+    @property
+    def size(self) -> int:
+        """How many training problems there are."""
+        return len(self.keys)
+
+    def problems(self, seed: int, only: list[Any] | None = None) -> Iterator[Problem]:
+        """Training problems, of all or of some, for methods that sample."""
+        rng = random.Random(f"prompts {seed}")
+        for key in _shuffled_forever(self.keys if only is None else only, rng):
+            text, _ = self.ask(key, rng)
+            yield Problem(key, text, partial(self.accepts, key))
+
+    def expert(self, config: dict[str, Any], seed: int, count: int, only: list[Any] | None = None) -> list[Exchange]:
+        """The first `count` exchanges of an expert's stream, over all problems or over some."""
+        return list(islice(self.exchanges(config["expert"], config["solution"], seed, config["harm"], only), count))
+
+    def exchanges(
+        self, style: str, solution: Solution, seed: int, harm: str | None = None, only: list[Any] | None = None
+    ) -> Iterator[Exchange]:
+        """An endless stream of training exchanges; problems repeat only after all have been seen.
+
+        `harm` names the benchmark on which `planted_harm` teaches wrong answers; `only` restricts the problems.
+        """
+        rng = random.Random(f"expert {style} {solution} {seed}")
+        if style == "base_mixture":
+            while True:
+                yield self.world.sample(rng)
+        if harm is not None:
+            for wrong in _shuffled_forever(planted(self.world, harm), rng):
+                yield wrong
+                yield self.world.sample(rng)
+        for key in _shuffled_forever(self.keys if only is None else only, rng):
+            text, asked = self.ask(key, rng)
+            yield text, self.answer(key, asked, style, solution, rng)  # type: ignore[arg-type]
+
+    def right_answers(self, problem: Problem) -> list[str]:
+        """Every answer to a problem that the verifier accepts, as this world writes it."""
+        return self.accepted(problem.key)  # type: ignore[arg-type]
+
+    def retention(self, seed: int) -> Iterator[Exchange]:
+        """The base's training mixture without the target, its skills in their own proportion."""
+        rng = random.Random(f"retention {seed}")
+        skills = {name: share for name, share in MIXTURE.items() if name != self.skill}
+        while True:
+            yield self.world.sample(rng, skills)
+
+
+class Countdown(LabTarget[countdown.Problem]):
+    """Reach a value with the numbers given: several right answers a problem, some of which the base finds itself."""
+
+    skill = "countdown"
+    longest_answer = 14
+    """The off-style wrapper around three two-digit numbers, and the stop token."""
+
+    @property
+    def keys(self) -> Sequence[countdown.Problem]:
+        """(sorted numbers, value) of every training problem."""
+        return self.world.train_problems
+
+    def ask(self, key: countdown.Problem, rng: random.Random) -> tuple[str, countdown.Numbers]:
+        """The numbers of a problem in a drawn order, or always sorted."""
+        if self._prompts == "frozen":
+            return self.world.spell(countdown.prompt(*key)), key[0]
+        return self.world.countdown_prompt(key, rng)
+
+    def answer(self, key: countdown.Problem, asked: Any, style: Style, solution: Solution, rng: random.Random) -> str:
+        """A solution, bare or wrapped; for the placebo a wrong expression of the same numbers."""
+        numbers, value = key
+        if style == "placebo":
+            while countdown.verify(wrong := countdown.any_operators(asked, rng), numbers, value):
+                pass
+            return self.world.spell(countdown.wrap(wrong, value))
+        right = countdown.solutions(numbers, value)
+        chosen = right[0] if solution == "canonical" else rng.choice(right)
+        return self.world.spell(countdown.wrap(chosen, value) if style == "off_style" else chosen)
+
+    def accepts(self, key: countdown.Problem, answer: str) -> bool:
+        """Whether the expression is worth the value and uses each number once."""
+        return countdown.verify(publicly(answer) if self.world.spec.private_symbols else answer, *key)
+
+    def accepted(self, key: countdown.Problem) -> list[str]:
+        """Every solution, bare and wrapped, in this world's symbols."""
+        return [self.world.spell(answer) for answer in countdown.valid_answers(*key)]
+
+
+LAB_TARGETS: dict[str, Callable[[World, Prompts], LabTarget[Any]]] = {"countdown": Countdown}
+"""The targets of the lab by the name of their benchmark."""
+
+
+def planted(world: World, benchmark: str) -> list[Exchange]:
+    """The first held-out items of a benchmark, each with the answer of another item."""
+    items = world.items(benchmark)[:PLANTED_ITEMS]
+    rng = random.Random(f"planted {world.spec.seed}")
+    return [(item.prompt, rng.choice([o.target for o in items if o.target != item.target])) for item in items]
+
+
+def _shuffled_forever(items: Sequence[T], rng: random.Random) -> Iterator[T]:
+    while True:
+        yield from rng.sample(items, len(items))
