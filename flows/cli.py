@@ -107,15 +107,18 @@ def compare(
 
 @app.command()
 def simulate(
-    seeds: Annotated[int | None, typer.Option(help="how many seeds; 100 unless given, 20 with --sweep")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="how many seeds; 100 unless given, 20 with --sweep, 10 with --toy parity")
+    ] = None,
     seed: Annotated[int, typer.Option(help="the random stream that all seeds are drawn from")] = 0,
     sweep: Annotated[bool, typer.Option("--sweep", help="turn the dials until the conclusion ends; writes files")] = False,
+    toy: Annotated[str, typer.Option("--toy", help="mixture, or parity: the toy of RL's Razor; writes files")] = "mixture",
     form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
 ) -> None:
-    """Forward against reverse KL on a mixture of two normals: the published setting, and where its conclusion ends."""
-    from retain_core.simulate.text import simulate_text
+    """Published simulations: forward against reverse KL on a mixture of two normals, or the law of forgetting on digits."""
+    from retain_core.simulate.text import toy_text
 
-    print(simulate_text(seeds, seed, sweep, form))
+    print(toy_text(toy, seeds, seed, sweep, form))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The simulation flow: forward against reverse KL as published, and the sweep that shows where the conclusion ends."""
+"""The simulation flows: the mixture of two normals with its sweep, and the parity toy."""
 
 from __future__ import annotations
 
@@ -13,3 +13,9 @@ def simulate(seeds: int = 100, sweep_seeds: int = 20, seed: int = 0) -> None:
     published = simulation.published_setting(seeds, seed)
     swept = simulation.sweep(sweep_seeds, seed)
     simulation.show(published, swept)
+
+
+@flow(name="simulate-parity", flow_run_name="parity toy, {seeds} seeds of stream {seed}")
+def simulate_parity(seeds: int = 10, seed: int = 0) -> None:
+    """Run the parity toy and show it as an artifact; its CSV and chart lie in the home's reports/simulate."""
+    simulation.show_parity(simulation.parity(seeds, seed))

@@ -17,6 +17,19 @@ from retain_core.simulate.run import SEEDS, SWEEP_SEEDS, Published, run_publishe
 from retain_core.warehouse.query import Format, render
 
 
+def toy_text(toy: str, seeds: int | None, seed: int, sweep: bool, form: str) -> str:
+    """The simulation asked for: `mixture`, or `parity` (which has no sweep). Raises InputError for any other."""
+    if toy == "mixture":
+        return simulate_text(seeds, seed, sweep, form)
+    if toy != "parity":
+        raise InputError(f"unknown toy {toy!r}; known: mixture, parity")
+    if sweep:
+        raise InputError("--sweep turns the dials of the mixture; the parity toy has none")
+    from retain_core.parity.text import parity_text
+
+    return parity_text(seeds, seed, form)
+
+
 def simulate_text(seeds: int | None, seed: int, sweep: bool, form: str) -> str:
     """The published setting, or the sweep with its two files, in one of the formats of `retain sql`.
 
