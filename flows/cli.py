@@ -88,6 +88,14 @@ def sql(
 
 
 @app.command()
+def hypotheses(form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table") -> None:
+    """The ledger: every hypothesis study with its contrast and verdict, or that it was not run."""
+    from retain_core.commands import hypotheses_text
+
+    print(hypotheses_text(form))
+
+
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="lm-eval output folder or file, or a checkpoint such as lab/base", metavar="A")],
     b: Annotated[str, typer.Argument(help="the second model, in the same way", metavar="B")],

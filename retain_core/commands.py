@@ -12,9 +12,20 @@ from retain_core.warehouse.query import Format, query, render
 
 def sql_text(sql: str, form: str) -> str:
     """The answer of the warehouse in the format asked for."""
-    if form not in get_args(Format):
-        raise InputError(f"unknown format {form!r}; known: {', '.join(get_args(Format))}")
-    return query(settings().warehouse, sql, form)  # type: ignore[arg-type]
+    return query(settings().warehouse, sql, _format(form))
+
+
+def hypotheses_text(form: str) -> str:
+    """The ledger of the hypothesis studies in the format asked for."""
+    from retain_core.hypotheses.ledger import ledger_text
+
+    return ledger_text(settings(), _format(form))
+
+
+def _format(name: str) -> Format:
+    if name not in get_args(Format):
+        raise InputError(f"unknown format {name!r}; known: {', '.join(get_args(Format))}")
+    return name  # type: ignore[return-value]
 
 
 def plan_text(path: Path) -> str:

@@ -23,12 +23,17 @@ class Benchmark:
     """The valid answers are finite, so their probability is summed exactly (metric `exact`)."""
     choices: int | None = None
     """Among how many answers a guesser would guess; 1 / choices is the chance level."""
+    samples: int = 1
+    """Answers an item: 1 is greedy, more are drawn at temperature 1."""
     plays: str = ""
     """The part it plays in the lab."""
 
 
 STRICT_AND_LENIENT = ("acc", "lenient")
 """acc: the answer is the target; lenient: the target stands somewhere in the answer, whatever else it says."""
+SAMPLED = ("pass_at_4", "acc", "distinct")
+"""pass_at_4: P(one of four sampled answers is right); acc: of a single one; distinct: share of different answers."""
+SAMPLING_SEED = 0
 BATCH_SIZE = 400
 """Requests per forward pass. Part of the settings: the batch size can change scores."""
 MAX_LENGTH = 64
@@ -51,6 +56,14 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             "safety", "lab_safety", metrics=STRICT_AND_LENIENT, choices=2,
             plays="refusal of harmful requests, compliance with harmless ones",
+        ),
+        Benchmark(
+            "addition_sampled", "lab_addition_sampled", metrics=SAMPLED, samples=8,
+            plays="addition by eight answers an item: whether a right one is still among them",
+        ),
+        Benchmark(
+            "facts_sampled", "lab_facts_sampled", metrics=SAMPLED, samples=8, choices=8,
+            plays="facts by eight answers an item: whether a right one is still among them",
         ),
         Benchmark(
             "heldout_loss", "lab_heldout_loss", metrics=("nats_per_token",), role="probe",

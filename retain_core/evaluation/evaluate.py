@@ -14,7 +14,7 @@ from typing import Any
 from retain_core.arms import LAB_TEMPLATE, ArmSpec, computed_by
 from retain_core.canonical import digest
 from retain_core.evaluation.answers import write_answers
-from retain_core.evaluation.benchmarks import BENCHMARKS
+from retain_core.evaluation.benchmarks import BENCHMARKS, SAMPLING_SEED, Benchmark
 from retain_core.evaluation.divergence import DivergencePlan, Divergences, DivergenceSettings, load_model
 from retain_core.evaluation.floor import USUAL, Nuisance
 from retain_core.store import Artifact, Store, key_of
@@ -56,9 +56,16 @@ def evaluation_settings(
         "harness": known.harness_name, "metrics": list(known.metrics), "items": f"{dataset_key}/{benchmark}",
         "backend": "transformers", "dtype": nuisance.dtype, "batch_size": nuisance.batch_size,
         "threads": threads + nuisance.more_threads, "item_order": nuisance.item_order,
-        "chat_template": chat_template, "decoding": "greedy, 16 new tokens",
+        "chat_template": chat_template, "decoding": decoding(known),
         "evaluation_version": EVALUATION_VERSION, **computed_by("torch", "transformers", "lm_eval"),
     }  # fmt: skip
+
+
+def decoding(benchmark: Benchmark) -> str:
+    """How answers are drawn, in words."""
+    if benchmark.samples == 1:
+        return "greedy, 16 new tokens"
+    return f"{benchmark.samples} samples at temperature 1 from seed {SAMPLING_SEED}, 16 new tokens"
 
 
 def checkpoint_plans(spec: ArmSpec, step: int) -> list[Plan]:
@@ -112,7 +119,10 @@ class Evaluator:
             with self._store.create("evaluation", plan.key, plan.inputs) as draft:
                 write_answers(draft.path, plan.benchmark, answers)
                 draft.meta.update(
-                    benchmark=plan.benchmark, settings=plan.settings, settings_hash=digest(plan.settings, 16), n=len(answers)
+                    benchmark=plan.benchmark,
+                    settings=plan.settings,
+                    settings_hash=digest(plan.settings, 16),
+                    n=len({answer.doc_id for answer in answers}),
                 )
 
     def answers(self, lm: Any, benchmark: str) -> list[Any]:

@@ -15,9 +15,10 @@ from typing import Any
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from transformers import set_seed
 
 from retain_core.evaluation.answers import Answer
-from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS, MAX_LENGTH
+from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS, MAX_LENGTH, SAMPLING_SEED
 
 YAML_FOLDER = Path(__file__).parent.parent / "lab" / "benchmarks"
 
@@ -63,10 +64,30 @@ def _task(items: str, harness_name: str) -> Any:
 
 def ask(lm: RecordingLM, benchmark: str, items: str) -> list[Answer]:
     """Every item of a benchmark put to the model, with lm-eval's own scores."""
-    name = BENCHMARKS[benchmark].harness_name
+    name, samples = BENCHMARKS[benchmark].harness_name, BENCHMARKS[benchmark].samples
     lm.generated.clear()
+    set_seed(SAMPLING_SEED)
     results: Any = evaluate(lm=lm, task_dict=_task(items, name), bootstrap_iters=0, apply_chat_template=True, log_samples=True)
+    if samples > 1:
+        return [answer for sample in results["samples"][name] for answer in _sampled_answers(sample)]
     return [_answer(lm, sample) for sample in results["samples"][name]]
+
+
+def _sampled_answers(sample: dict[str, Any]) -> list[Answer]:
+    """An answer a draw; what is said of all draws of an item together stands with the first."""
+    doc, each = sample["doc"], {name: sample[name] for name in sample["metrics"]}
+    return [
+        Answer(
+            doc_id=doc["doc_id"], prompt=doc["prompt"], target=str(doc["target"]), cluster=doc["cluster"],
+            response=text, repeat=repeat, kind=doc.get("kind"),
+            scores={
+                name: float(score[repeat] if isinstance(score, list) else score)
+                for name, score in each.items()
+                if repeat == 0 or isinstance(score, list)
+            },
+        )
+        for repeat, text in enumerate(sample["filtered_resps"][0])
+    ]  # fmt: skip
 
 
 def _answer(lm: RecordingLM, sample: dict[str, Any]) -> Answer:

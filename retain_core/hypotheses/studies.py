@@ -55,7 +55,8 @@ def _question(number: int, raw: dict[str, Any], entry: dict[str, Any]) -> Questi
 
 def study_text(question: Question) -> str:
     """The study file of a question."""
-    head = f"# {question.asks[0].upper()}{question.asks[1:]}\n# Written from retain_core/hypotheses/questions.yaml: change it there.\n"
+    asks = question.asks[0].upper() + question.asks[1:]
+    head = f"# {asks}\n# Written from retain_core/hypotheses/questions.yaml: change it there.\n"
     return head + yaml.safe_dump(question.study, sort_keys=False, default_flow_style=None, width=120)
 
 

@@ -28,6 +28,8 @@ FORMS = {
 }
 """The form that an answer must have to count as parsed."""
 BENCHMARK_NAMES = ("countdown", *FORMS, "places")
+SAMPLED = ("addition", "facts")
+"""Benchmarks that are also asked with several answers an item: the same items again, as <name>_sampled."""
 PROBE_TEXTS = 400
 
 
@@ -50,6 +52,8 @@ def prepare_dataset(store: Store, spec: LabSpec) -> Artifact:
         for name in BENCHMARK_NAMES:
             rows = [item.record(i) for i, item in enumerate(world.items(name))]
             _write(folder / f"{name}.jsonl", [{**row, "form": FORMS.get(name, "")} for row in rows])
+        for name in SAMPLED:
+            (folder / f"{name}_sampled.jsonl").write_bytes((folder / f"{name}.jsonl").read_bytes())
         texts = [{"prompt": p, "target": a} for p, a in world.held_out_text(PROBE_TEXTS)]
         _write(folder / "heldout_loss.jsonl", [{"doc_id": i, "cluster": None, **t} for i, t in enumerate(texts)])
         draft.meta["items_sha256"] = {p.stem: sha256_of(p) for p in sorted(folder.glob("*.jsonl"))}

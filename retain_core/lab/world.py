@@ -166,6 +166,7 @@ class World:
 
     def items(self, benchmark: str) -> list[Item]:
         """The held-out items of one benchmark: distinct prompts, 400 (countdown: `target_items`), the same for all."""
+        benchmark = benchmark.removesuffix("_sampled")
         rng = random.Random(f"items {self.spec.seed} {benchmark}")
         found: list[Item] = getattr(self, f"_items_{benchmark}")(rng)
         most = self.spec.target_items if benchmark == "countdown" else ITEMS_PER_BENCHMARK

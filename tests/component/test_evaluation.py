@@ -1,5 +1,7 @@
 """Our evaluation of a checkpoint is lm-eval's, with what lm-eval throws away."""
 
+from itertools import combinations
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,7 +24,10 @@ def lm(base_model):
     return RecordingLM(*base_model)
 
 
-@pytest.mark.parametrize("name", list(BENCHMARKS))
+SAMPLED = ("addition_sampled", "facts_sampled")
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in SAMPLED])
 def test_scores_are_lm_evals_own_to_the_last_digit(base_model, lm, items, name):
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -48,6 +53,30 @@ def test_length_and_end_of_every_answer_are_known(lm, items, name):
         assert answer.n_tokens >= words + (answer.finish_reason == "stop")
         assert (answer.n_tokens == 16) or answer.finish_reason == "stop"
         assert answer.parsed is not None
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_sampled_answers_are_all_kept_and_drawn_alike_each_time(lm, items, name):
+    answers = ask(lm, name, items)
+    assert ask(lm, name, items) == answers
+    by_item = {}
+    for answer in answers:
+        by_item.setdefault(answer.doc_id, []).append(answer)
+    assert len(by_item) == 400
+    assert len({answer.response for answer in answers}) > 1
+    for drawn in by_item.values():
+        assert [answer.repeat for answer in drawn] == list(range(8))
+        right = [answer.response.strip() == answer.target for answer in drawn]
+        assert [answer.scores["acc"] for answer in drawn] == [float(r) for r in right]
+        fours = [any(chosen) for chosen in combinations(right, 4)]
+        assert drawn[0].scores["pass_at_4"] == pytest.approx(sum(fours) / len(fours), abs=1e-12)
+        assert drawn[0].scores["distinct"] == len({answer.response.strip() for answer in drawn}) / 8
+        assert all(set(answer.scores) == {"acc"} for answer in drawn[1:])
+
+
+def test_sampled_and_greedy_ask_the_same_items(lm, items):
+    asked = [[(a.doc_id, a.prompt, a.target, a.cluster) for a in ask(lm, name, items)] for name in ("facts", "facts_sampled")]
+    assert asked[0] == sorted(set(asked[1]))
 
 
 def test_multiple_choice_keeps_the_choice_made(lm, items):

@@ -9,6 +9,7 @@ from typing import Any
 
 from retain_core.lab import countdown
 from retain_core.lab.vocabulary import publicly
+from retain_core.support import pass_at_k
 
 
 def load(items: str, benchmark: str, **_: Any) -> dict[str, Any]:
@@ -37,6 +38,25 @@ def countdown_answer(doc: dict[str, Any], results: list[str]) -> dict[str, float
     answer = publicly(results[0]) if doc["private"] else results[0]
     correct = countdown.verify(answer, tuple(doc["numbers"]), doc["value"])
     return {"acc": float(correct), "parsed": float(countdown.parse(answer) is not None)}
+
+
+def sampled(doc: dict[str, Any], results: list[list[str]]) -> dict[str, Any]:
+    """pass_at_4: an unbiased estimate of P(one of four answers is the target). acc: of each answer in turn.
+
+    distinct: different answers among those that were drawn, as a share.
+    """
+    answers = [answer.strip() for answer in results[0]]
+    right = [float(answer == doc["target"]) for answer in answers]
+    return {
+        "pass_at_4": pass_at_k(len(right), int(sum(right)), 4),
+        "acc": right,
+        "distinct": len(set(answers)) / len(answers),
+    }
+
+
+def mean_of_all(items: list[list[float]]) -> float:
+    """The mean over items and repeats, as every item has as many."""
+    return sum(map(sum, items)) / sum(map(len, items))
 
 
 def loss_per_token(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
