@@ -22,7 +22,6 @@ VIEWS = (
     "controls", "support", "compared", "study_benchmarks", "divergences", "noise_floor", "floor_runs", "chance_bounds",
     "audits", "intervals", "contrasts", "contrast_benchmarks", "matched_gain", "matched_distance", "matched_kl", "pareto",
     "kl_law", "looks", "over_bases", "trend", "published_results", "published_correlations", "published_gaps", "target_symbols",
-    "interpolated",
 )  # fmt: skip
 
 
