@@ -5,8 +5,9 @@ No Prefect is needed:
     python -m retain_core.arm SPEC.json
 
 Owns two artifacts beside the evaluations: `weights` (one checkpoint as transformers saves it) and
-`arm` (curve.parquet and what was spent; published last, so its presence means the arm is done). Of an
-arm that was stopped stay its finished evaluations, and the traces that it imitates.
+`arm` (curve.parquet and what was spent; its presence means that training is done and every trained checkpoint was
+evaluated). Blends of the last weights with the base's come after it and are never kept: they can be made again. Of
+an arm that was stopped stay its finished evaluations, and the traces that it imitates.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from retain_core.arms import ArmSpec, weights_key
+from retain_core.arms import ArmSpec, Checkpoint, weights_key
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
 from retain_core.provenance import git_sha
 from retain_core.settings import settings
 from retain_core.store import Store, lock_home
+from retain_core.training.interpolate import interpolate
+
+Missing = dict[Checkpoint, list[Plan]]
+"""What is still to be computed of each checkpoint."""
 
 
 def run_arm(spec: ArmSpec, store: Store) -> None:
@@ -33,51 +38,60 @@ def run_arm(spec: ArmSpec, store: Store) -> None:
     import torch
 
     torch.set_num_threads(spec.threads)
-    missing = {
-        step: [plan for plan in checkpoint_plans(spec, step) if store.find(plan.kind, plan.key) is None] for step in spec.steps
+    missing: Missing = {
+        c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
     }
     base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
     evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base)
     if not spec.trained:
-        evaluator.evaluate(Path(spec.config["model"]), missing[spec.steps[0]])
-        return
-    if store.find("arm", spec.key) and _evaluate_kept(spec, store, evaluator, missing):
+        evaluator.evaluate(Path(spec.config["model"]), missing[spec.checkpoints[0]])
         return
     (store.root / ".drafts").mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"arm-{spec.key[:8]}-", dir=store.root / ".drafts"))
     try:
-        _train_and_evaluate(spec, store, evaluator, missing, base, work)
+        if not (store.find("arm", spec.key) and _evaluate_kept(spec, store, evaluator, missing, base, work)):
+            _train_and_evaluate(spec, store, evaluator, missing, base, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: dict[int, list[Plan]]) -> bool:
+def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: Missing, base: Path, work: Path) -> bool:
     """Make good missing evaluations from weights that are still there; False when some are not."""
-    wanted = {step for step, plans in missing.items() if plans} | set(spec.kept_steps())
-    weights = {step: store.find("weights", weights_key(spec, step)) for step in wanted}
-    if not all(weights.values()):
+    wanted = spec.steps_needed(c for c, plans in missing.items() if plans)
+    found = {step: store.find("weights", weights_key(spec, step)) for step in wanted}
+    weights = {step: artifact.path for step, artifact in found.items() if artifact}
+    if weights.keys() != wanted:
         return False
-    for step, found in weights.items():
-        if found and missing[step]:
-            evaluator.evaluate(found.path, missing[step])
+    _evaluate(evaluator, missing, weights, base, work)
     return True
 
 
-def _train_and_evaluate(
-    spec: ArmSpec, store: Store, evaluator: Evaluator, missing: dict[int, list[Plan]], base: Path, work: Path
-) -> None:
+def _evaluate(evaluator: Evaluator, missing: Missing, weights: dict[int, Path], base: Path, work: Path) -> None:
+    """Evaluate what is missing from the weights of the trained steps; a blend lies in `work` as long as it is asked."""
+    for checkpoint, plans in missing.items():
+        if not plans:
+            continue
+        trained = weights[checkpoint.step]
+        if checkpoint.alpha is None:
+            evaluator.evaluate(trained, plans)
+            continue
+        interpolate(base, trained, checkpoint.alpha, work / "blend")
+        evaluator.evaluate(work / "blend", plans)
+        shutil.rmtree(work / "blend")
+
+
+def _train_and_evaluate(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: Missing, base: Path, work: Path) -> None:
     from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
     traces = make_traces(spec, base, store, work / "traces") if spec.config.get("traces_of") else None
     record = train(spec, base, work, traces)
-    for step in spec.steps:
-        if missing[step]:
-            evaluator.evaluate(work / f"step-{step}", missing[step])
+    weights = {step: work / f"step-{step}" for step in spec.steps}
+    _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is None}, weights, base, work)
     for step in spec.kept_steps():
         identity = spec.checkpoint_identity(step)
         with store.create("weights", weights_key(spec, step), identity) as draft:
-            shutil.copytree(work / f"step-{step}", draft.path, dirs_exist_ok=True)
+            shutil.copytree(weights[step], draft.path, dirs_exist_ok=True)
     with store.create("arm", spec.key, spec.inputs()) as draft:
         _write_curve(draft.path / "curve.parquet", record.curve)
         draft.meta.update(
@@ -86,6 +100,7 @@ def _train_and_evaluate(
             style_distance=record.style_distance, git_sha=git_sha(),
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
+    _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is not None}, weights, base, work)
 
 
 def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:

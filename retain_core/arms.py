@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,6 +34,18 @@ class BaseRef(BaseModel):
     """Hash of the chat template that prompts are rendered with."""
 
 
+class Checkpoint(NamedTuple):
+    """Weights of an arm that are evaluated: those after `step` updates, or a blend of them with the base's."""
+
+    step: int
+    alpha: float | None = None
+    """Of a blend, (1 - alpha) x base + alpha x weights after `step`; None for weights as they were trained."""
+
+    def __str__(self) -> str:
+        """What stands behind the @ of its address."""
+        return f"{self.step}" if self.alpha is None else f"{self.step}~{self.alpha}"
+
+
 class ArmSpec(BaseModel):
     """One arm: a method at one learning rate and one seed, with the checkpoints to evaluate."""
 
@@ -56,6 +69,13 @@ class ArmSpec(BaseModel):
     benchmarks: tuple[str, ...]
     keep: str
     threads: int
+    interpolate: tuple[float, ...] = ()
+    """The last checkpoint is blended with the base at these alphas, ascending, each strictly between 0 and 1."""
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Everything of this arm that is evaluated: trained checkpoints, then blends."""
+        return [*map(Checkpoint, self.steps), *(Checkpoint(self.steps[-1], alpha) for alpha in self.interpolate)]
 
     @property
     def chat_template(self) -> str:
@@ -83,17 +103,23 @@ class ArmSpec(BaseModel):
         """The key of the arm's artifact."""
         return key_of(self.inputs())
 
-    def checkpoint(self, step: int) -> str:
-        """The address of a checkpoint: `lab/grpo-lr3e-4-s1@160`."""
-        return f"{self.arm}@{step}"
+    def checkpoint(self, step: int, alpha: float | None = None) -> str:
+        """The address of a checkpoint: `lab/grpo-lr3e-4-s1@160`, of a blend `lab/grpo-lr3e-4-s1@160~0.5`."""
+        return f"{self.arm}@{Checkpoint(step, alpha)}"
 
-    def checkpoint_identity(self, step: int) -> dict[str, Any]:
+    def checkpoint_identity(self, step: int, alpha: float | None = None) -> dict[str, Any]:
         """What identifies the weights of a checkpoint, for the keys of what is computed from them."""
-        return {"arm": self.key, "step": step} if self.trained else {"model": self.config["fingerprint"]}
+        if not self.trained:
+            return {"model": self.config["fingerprint"]}
+        return {"arm": self.key, "step": step} | ({} if alpha is None else {"alpha": alpha})
 
     def kept_steps(self) -> list[int]:
         """The checkpoints whose weights stay on disk after evaluation."""
         return {"all": list(self.steps), "last": [self.steps[-1]], "none": []}[self.keep]
+
+    def steps_needed(self, missing: Iterable[Checkpoint]) -> set[int]:
+        """The steps whose weights must be at hand, or trained again, to evaluate these and to keep what is kept."""
+        return {*self.kept_steps(), *(checkpoint.step for checkpoint in missing)}
 
 
 def weights_key(spec: ArmSpec, step: int) -> str:

@@ -43,7 +43,7 @@ def plan_text(path: Path) -> str:
     rows = [
         (
             arm.spec.arm, arm.spec.role, "cached" if arm.done else "to do",
-            ", ".join(map(str, arm.spec.steps)), arm.missing_evaluations,
+            ", ".join(map(str, arm.spec.checkpoints)), arm.missing_evaluations,
         )
         for arm in plan.arms
     ]  # fmt: skip

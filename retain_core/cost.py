@@ -64,7 +64,8 @@ def cost_lines(plan: StudyPlan, store: Store, lanes: int) -> list[str]:
     todo = [arm for arm in plan.arms if not arm.done]
     if not todo:
         return ["cost: nothing to train or evaluate"]
-    sequences = sum(arm.spec.updates * arm.spec.sequences_per_update for arm in todo if arm.spec.trained)
+    training = [arm for arm in todo if arm.to_train]
+    sequences = sum(arm.spec.updates * arm.spec.sequences_per_update for arm in training)
     evaluations = sum(arm.missing_evaluations for arm in todo)
     largest = max(memory_per_arm(plan, arm) for arm in todo)
     lines = [
@@ -73,10 +74,13 @@ def cost_lines(plan: StudyPlan, store: Store, lanes: int) -> list[str]:
         "optimizer; the loaded libraries (about 1 GiB) and activations come on top",
     ]
     known = known_seconds(store)
-    timed = [known[arm.spec.config["algorithm"]] * arm.spec.updates for arm in todo if arm.spec.config["algorithm"] in known]
+    timed = [
+        known[arm.spec.config["algorithm"]] * arm.spec.updates for arm in training if arm.spec.config["algorithm"] in known
+    ]
     if timed:
         lines.append(
-            f"training time: about {sum(timed) / lanes:,.0f} s, by {len(timed)} of {len(todo)} arms, from arms finished here"
+            f"training time: about {sum(timed) / lanes:,.0f} s, by {len(timed)} of {len(training)} arms to train, from arms "
+            "finished here"
         )
     return lines
 

@@ -54,6 +54,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """What a dial that was left at null means to an algorithm."""
 
 
+def interpolated(label: str) -> str:
+    """The label of the curve from the base to a method's last checkpoints through their blends."""
+    return f"{label}_interpolated"
+
+
 def check_rates(value: tuple[float, ...]) -> tuple[float, ...]:
     """Learning rates as they may stand in a study. Raises ValueError."""
     if any(rate < 0 or not math.isfinite(rate) for rate in value):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retain_core.arms import ArmSpec, BaseRef, arm_name, weights_key
+from retain_core.arms import ArmSpec, BaseRef, Checkpoint, arm_name, weights_key
 from retain_core.canonical import digest
 from retain_core.errors import InputError
 from retain_core.evaluation.divergence import DivergenceSettings
@@ -36,20 +36,20 @@ class PlannedArm:
     spec: ArmSpec
     record: Artifact | None
     """The finished training, None while it has to be trained (or is external)."""
-    evaluations: dict[int, list[tuple[Plan, Artifact | None]]]
-    """step -> everything that is computed of that checkpoint."""
-    weights_missing: bool
+    evaluations: dict[Checkpoint, list[tuple[Plan, Artifact | None]]]
+    """Everything that is computed of each checkpoint, blends included."""
+    to_train: bool
+    """It was not trained yet, or weights that are still needed are gone; False for an external model."""
 
     @property
     def done(self) -> bool:
         """Nothing of this arm is left to do."""
-        trained = self.record is not None or not self.spec.trained
-        return trained and not self.weights_missing and self.missing_evaluations == 0
+        return not self.to_train and self.missing_evaluations == 0
 
     @property
-    def evaluated_steps(self) -> list[int]:
+    def evaluated(self) -> list[Checkpoint]:
         """The checkpoints that are evaluated on everything; a half-evaluated one is shown nowhere."""
-        return [step for step, pairs in self.evaluations.items() if all(found for _, found in pairs)]
+        return [checkpoint for checkpoint, pairs in self.evaluations.items() if all(found for _, found in pairs)]
 
     @property
     def missing_evaluations(self) -> int:
@@ -148,11 +148,13 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
 
 def plan_arm(spec: ArmSpec, store: Store) -> PlannedArm:
     """One arm with what the store has of it."""
-    kept = spec.kept_steps() if spec.trained else []
-    missing = [step for step in kept if store.find("weights", weights_key(spec, step)) is None]
-    evaluations = {step: [(p, store.find(p.kind, p.key)) for p in checkpoint_plans(spec, step)] for step in spec.steps}
-    record = store.find("arm", spec.key) if spec.trained else None
-    return PlannedArm(spec, record, evaluations, bool(missing))
+    evaluations = {c: [(p, store.find(p.kind, p.key)) for p in checkpoint_plans(spec, c)] for c in spec.checkpoints}
+    if not spec.trained:
+        return PlannedArm(spec, None, evaluations, to_train=False)
+    record = store.find("arm", spec.key)
+    needed = spec.steps_needed(c for c, pairs in evaluations.items() if not all(found for _, found in pairs))
+    at_hand = [store.find("weights", weights_key(spec, step)) for step in sorted(needed)]
+    return PlannedArm(spec, record, evaluations, to_train=record is None or not all(at_hand))
 
 
 def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> list[ArmSpec]:
@@ -166,6 +168,7 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             steps=(0,) if method.algorithm == "external" else tuple(study.checkpoint_steps()),
             retention=tuple(r.benchmark for r in study.retention), benchmarks=tuple(study.benchmarks()),
             keep=study.keep, threads=study.execution.threads_per_arm,
+            interpolate=study.interpolate if method.label in study.interpolated().values() else (),
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from retain_core.errors import InputError
+from retain_core.methods import interpolated
 from retain_core.stats.sequential import MOST_LOOKS
 from retain_core.store import Store, write_atomically
 from retain_core.study import Study
@@ -86,8 +87,12 @@ def _earlier_looks(store: Store, known: list[Revision], spec: dict[str, Any]) ->
 def _question(spec: dict[str, Any]) -> dict[str, Any]:
     """What the declared contrast depends on, seeds apart."""
     asked = {key: spec[key] for key in ("base", "target", "retention", "learning_rates", "budget", "primary")}
-    compared = spec["primary"]["contrast"] if spec["primary"] else ()
-    return {**asked, "methods": [m for m in spec["methods"] if m["label"] in compared]}
+    compared = set(spec["primary"]["contrast"] if spec["primary"] else ())
+    alphas = spec.get("interpolate", [])
+    blended = {interpolated(m["label"]): m["label"] for m in spec["methods"]} if alphas else {}
+    methods = {blended.get(label, label) for label in compared}
+    asked["methods"] = [m for m in spec["methods"] if m["label"] in methods]
+    return {**asked, "interpolate": alphas if compared & set(blended) else []}
 
 
 def studies(store: Store) -> list[str]:

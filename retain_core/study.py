@@ -22,7 +22,7 @@ from retain_core.canonical import digest
 from retain_core.errors import InputError
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
-from retain_core.methods import CONTROLS, NAMED, Method, check_rates, check_seeds, control
+from retain_core.methods import CONTROLS, NAMED, Method, check_rates, check_seeds, control, interpolated
 
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
@@ -163,6 +163,9 @@ class Study(_Model):
     seeds: tuple[int, ...] = Field(min_length=1)
     budget: Budget = Budget()
     checkpoints: PositiveInt = Field(4, description="per arm, log-spaced, the last always")
+    interpolate: tuple[float, ...] = Field(
+        (), description="blend every method's last checkpoint with the base: shares of the checkpoint between 0 and 1"
+    )
     primary: Primary | None = None
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
@@ -212,6 +215,15 @@ class Study(_Model):
     def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         return check_seeds(value)
 
+    @field_validator("interpolate")
+    @classmethod
+    def _between_the_ends(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < alpha < 1 for alpha in value):
+            raise ValueError("an alpha lies between 0 (the base) and 1 (the checkpoint), both of which are evaluated anyway")
+        if len(set(value)) < len(value):
+            raise ValueError("the same alpha is listed twice")
+        return tuple(sorted(value))
+
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         labels = [m.label for m in self.all_methods()]
@@ -224,10 +236,20 @@ class Study(_Model):
                 raise ValueError(f"retention lists {name} twice")
             if known_benchmark(name).role == "probe":
                 raise ValueError(f"{name} is a loss probe; list it under probes")
+        blended = self.interpolated()
+        for label in labels:
+            if label in blended:
+                raise ValueError(
+                    f"{label!r} is what `interpolate` calls the blends of {blended[label]}; give the method another label"
+                )
         if self.primary:
             for label in self.primary.contrast:
-                if label not in labels:
-                    raise ValueError(unknown("method in primary.contrast", label, labels))
+                if not blended and label in map(interpolated, labels):
+                    raise ValueError(f"primary.contrast names {label}, which needs `interpolate: [0.25, 0.5, 0.75]`")
+                if label not in [*labels, *blended]:
+                    raise ValueError(unknown("method in primary.contrast", label, [*labels, *blended]))
+                if label in blended and self.primary.at:
+                    raise ValueError(f"{label} ends in {blended[label]} itself, so compare it at a gain (`at_gain: 0.05`)")
         for method in self.methods:
             unit, why = method.unit()
             if self.budget.sequences_per_update % unit:
@@ -240,6 +262,11 @@ class Study(_Model):
     def all_methods(self) -> list[Method]:
         """The methods, then the controls as methods."""
         return [*self.methods, *(control(name, self.learning_rates, self.seeds, self.harmed()) for name in self.controls)]
+
+    def interpolated(self) -> dict[str, str]:
+        """Label of the blends -> method whose last checkpoints are blended with the base: all that are trained."""
+        trained = [m.label for m in self.methods if m.algorithm != "external"]
+        return {interpolated(label): label for label in trained} if self.interpolate else {}
 
     def harmed(self) -> str:
         """The benchmark on which the planted harm is planted: the first that is far from the target, or the first."""

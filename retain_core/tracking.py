@@ -159,11 +159,11 @@ def _curve(arm: PlannedArm) -> list[_Point]:
 def _results(arm: str, con: duckdb.DuckDBPyConnection) -> list[_Point]:
     points = []
     scores = """SELECT c.step, s.benchmark, s.metric, s.score FROM scores s JOIN checkpoints c USING (checkpoint)
-                WHERE s.arm = ? ORDER BY ALL"""
+                WHERE s.arm = ? AND c.alpha IS NULL ORDER BY ALL"""
     for step, benchmark, metric, score in con.execute(scores, [arm]).fetchall():
         points.append(_Point(f"eval/{benchmark}/{metric}", score, step))
     drops = """SELECT step, benchmark, "drop" FROM compared
-               WHERE arm = ? AND role = 'retention' AND metric = study_metric ORDER BY ALL"""
+               WHERE arm = ? AND alpha IS NULL AND role = 'retention' AND metric = study_metric ORDER BY ALL"""
     for step, benchmark, drop in con.execute(drops, [arm]).fetchall():
         points.append(_Point(f"drop/{benchmark}", drop, step))
     both = 'SELECT step, gain, "drop", gain_exact, kl_forward, kl_reverse FROM gain_drop WHERE arm = ? ORDER BY step'

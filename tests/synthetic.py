@@ -80,8 +80,12 @@ def made_scores(
     base: str = "some/model",
     controls: bool = False,
     draw: int = 0,
+    alphas: Sequence[float] = (),
 ) -> StudyScores:
-    """The scores of a study as the analysis reads them; `draw` is the random stream."""
+    """The scores of a study as the analysis reads them; `draw` is the random stream.
+
+    With `alphas`, every method has blends: at alpha they have that share of its last gain, and its square of the drop.
+    """
     rng = np.random.default_rng(draw)
     methods = METHODS if methods is None else methods
     questions = {b: _questions(b, i, n, rng) for i, b in enumerate((*RETENTION, TARGET))}
@@ -90,7 +94,8 @@ def made_scores(
     scores: dict[tuple[str, str], dict[str, Any]] = {(b, "acc"): {"made/base": right[b]} for b in RETENTION}
     scores[TARGET, "acc"] = {"made/base": np.zeros(n)}
     scores[TARGET, "exact"] = {"made/base": chance}
-    cells = []
+    cells: list[Cell] = []
+    blends: list[Cell] = []
 
     def add(method: str, role: str, rate: float, chosen: Sequence[int], drops: Any, gains: Any, distance: float) -> None:
         shift = rng.normal(0, seed_sd if role == "method" else 0, len(chosen))
@@ -111,6 +116,25 @@ def made_scores(
             "kl_forward": np.tile(distance * share**2, (len(chosen), 1)),
         }
         cells.append(Cell(method, role, rate, tuple(chosen), tuple(steps), names, facts))
+        if role == "method" and alphas:
+            blends.append(blended(cells[-1], drops, gains, shift, distance))
+
+    def blended(parent: Cell, drops: Any, gains: Any, shift: Any, distance: float) -> Cell:
+        names = tuple((*(f"{row[-1]}~{alpha}" for alpha in alphas), row[-1]) for row in parent.checkpoints)
+        for place, row in enumerate(names):
+            for name, alpha in zip(row, alphas, strict=False):
+                for b in RETENTION:
+                    scores[b, "acc"][name] = _answered(right[b], alpha**2 * (drops[b] + shift[place]), rng)
+                reached = np.clip(chance + alpha * gains + rng.normal(0, 0.02, n), 0, 1)
+                scores[TARGET, "exact"][name] = reached
+                scores[TARGET, "acc"][name] = (rng.random(n) < reached).astype(float)
+        share = np.array([*alphas, 1.0])
+        facts = {
+            "weight_distance": np.tile(distance * share, (len(names), 1)),
+            "kl_forward": np.tile(distance * share**3, (len(names), 1)),
+        }
+        label = f"{parent.method}_interpolated"
+        return Cell(label, "method", parent.learning_rate, parent.seeds, tuple(share.tolist()), names, facts, parent)
 
     for method, truth in methods.items():
         for k, rate in enumerate(rates):
@@ -128,6 +152,7 @@ def made_scores(
         study="made", target=TARGET, spec=study_spec(list(methods), rates, seeds, primary, base), cells=cells,
         retention=[questions[b] for b in RETENTION], gain=questions[TARGET],
         exact=Questions(TARGET, "exact", False, questions[TARGET].clusters, questions[TARGET].select), scores=scores,
+        interpolated=blends,
     )  # fmt: skip
 
 
@@ -196,6 +221,13 @@ def fill(
                  "weight_distance": float(distance), "path_length": float(distance)}
                 for name, step, distance in zip(row, cell.steps, cell.facts["weight_distance"][place], strict=True)
             ]  # fmt: skip
+    for cell in scores.interpolated:
+        for place, row in enumerate(cell.checkpoints):
+            checkpoints += [
+                {"checkpoint": name, "arm": row[-1].partition("@")[0], "study": study, "step": cell.parent.steps[-1],
+                 "alpha": alpha, "kept": False, "weight_distance": float(distance)}
+                for name, alpha, distance in zip(row[:-1], cell.steps, cell.facts["weight_distance"][place], strict=False)
+            ]  # fmt: skip
     put(con, "arms", arms)
     con.execute("UPDATE arms SET created_at = ? WHERE role <> 'base'", [trained_at])
     put(con, "checkpoints", checkpoints)
@@ -242,9 +274,10 @@ def _fill_evaluations(con: duckdb.DuckDBPyConnection, scores: StudyScores) -> No
 def _fill_divergences(con: duckdb.DuckDBPyConnection, scores: StudyScores) -> None:
     known = [
         (name, float(nats))
-        for cell in scores.cells
+        for cell in (*scores.cells, *scores.interpolated)
         for row, values in zip(cell.checkpoints, cell.facts["kl_forward"], strict=True)
         for name, nats in zip(row, values, strict=True)
+        if cell.parent is None or "~" in name
     ]
     put(
         con, "stored_divergences", [{"divergence_id": i, "artifact": name, "seal": "seal"} for i, (name, _) in enumerate(known)]

@@ -97,13 +97,15 @@ def at_gain(gain: float) -> str:
 def contrasts(scores: StudyScores, curves: Curves, said: Declared) -> list[Contrast]:
     """The primary contrast first, then every other pair at the last checkpoint and at the study's gain.
 
+    The blends of a method meet that method at the study's gain only: at the last checkpoint they are the same models.
     Inside the primary contrast Holm's adjustment runs over its benchmarks; Benjamini and Hochberg's runs
     over everything else.
     """
     primary = [_primary(scores, curves, said)] if said.a and said.b else []
     rest: list[Pair] = []
-    methods = list(dict.fromkeys(cell.method for cell in scores.methods()))
-    for a, b in combinations(methods, 2):
+    trained = list(combinations(dict.fromkeys(cell.method for cell in scores.methods()), 2))
+    blended = list(dict.fromkeys((cell.method, cell.parent.method) for cell in scores.interpolated if cell.parent))
+    for a, b in (*trained, *blended):
         rest += _at_last(scores, a, b)
         declared_here = {a, b} == {said.a, said.b} and said.at != LAST
         if a in curves.cells and b in curves.cells and not declared_here:

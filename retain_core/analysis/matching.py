@@ -46,22 +46,25 @@ class FrontPoint(NamedTuple):
 
     method: str
     learning_rate: float
-    step: int
+    step: float
     gain: float
     drop: float
     front: str
 
 
 class Curves:
-    """The curves of a study's trained methods, built once for each half and axis."""
+    """The curves of a study's trained methods and of their blends, built once for each half and axis."""
 
     def __init__(self, scores: StudyScores) -> None:
         self.scores = scores
-        trained = [c for c in scores.methods() if c.learning_rate is not None and scores.measured_gain is not None]
         self.cells: dict[str, dict[float, Cell]] = {}
-        for cell in trained:
-            assert cell.learning_rate is not None
+        """Method -> learning rate -> cell; blends are methods of their own, behind all others."""
+        for cell in (*scores.methods(), *scores.interpolated):
+            if cell.learning_rate is None or scores.measured_gain is None:
+                continue
             self.cells.setdefault(cell.method, {})[cell.learning_rate] = cell
+        self.trained = [m for m, rates in self.cells.items() if all(cell.parent is None for cell in rates.values())]
+        """The methods without the blends."""
         self._built: dict[tuple[Cell, Half, Axis], Curve] = {}
 
     def of(self, cell: Cell, part: Half, axis: Axis = "gain") -> Curve:
@@ -88,10 +91,11 @@ class Curves:
 
 
 def pool(cell: Cell | None, parts: dict[Cell, Components]) -> list[Components]:
-    """The other cells of similar drop."""
-    if cell not in parts:
+    """The other trained cells of similar drop. Blends are in no pool, and of blends their own end is not in it."""
+    if cell is None or cell not in parts:
         return []
-    return similar(parts[cell].mean, [part for other, part in parts.items() if other is not cell])
+    apart = (cell, cell.parent)
+    return similar(parts[cell].mean, [part for other, part in parts.items() if other.parent is None and other not in apart])
 
 
 def matched_points(curves: Curves, gains: Sequence[float]) -> list[MatchedPoint]:
@@ -121,11 +125,12 @@ def state_of(rule: str) -> Matching:
 
 
 def front_points(curves: Curves) -> list[FrontPoint]:
-    """Every checkpoint of every cell, seeds averaged: gain and drop on `report`, fronts chosen on `select`."""
-    keys = [(m, rate, i) for m, cells in curves.cells.items() for rate in cells for i in range(len(cells[rate].steps))]
+    """Every trained checkpoint of every cell, seeds averaged: gain and drop on `report`, fronts chosen on `select`."""
+    cells = {method: curves.cells[method] for method in curves.trained}
+    keys = [(m, rate, i) for m, rates in cells.items() for rate in rates for i in range(len(rates[rate].steps))]
 
     def values(part: Half) -> tuple[list[float], list[float]]:
-        named = [(curves.of(curves.cells[m][rate], part), i + 1) for m, rate, i in keys]
+        named = [(curves.of(cells[m][rate], part), i + 1) for m, rate, i in keys]
         return [float(c.mean_axis[i]) for c, i in named], [float(c.mean_drop[i]) for c, i in named]
 
     if not keys:
@@ -133,12 +138,12 @@ def front_points(curves: Curves) -> list[FrontPoint]:
     chosen, shown = values("select"), values("report")
     study = set(pareto_front(*chosen))
     own: set[int] = set()
-    for method in curves.cells:
+    for method in cells:
         places = [k for k, (m, _, _) in enumerate(keys) if m == method]
         own |= {places[i] for i in pareto_front([chosen[0][k] for k in places], [chosen[1][k] for k in places])}
     return [
         FrontPoint(
-            method, rate, curves.cells[method][rate].steps[i], shown[0][k], shown[1][k],
+            method, rate, cells[method][rate].steps[i], shown[0][k], shown[1][k],
             "study" if k in study else "method" if k in own else "none",
         )
         for k, (method, rate, i) in enumerate(keys)
@@ -169,10 +174,10 @@ def _known(cell: Cell, axis: Axis) -> bool:
 
 
 def _shared_values(curves: Curves, axis: Axis) -> list[float]:
-    """Half and all of the largest value that every method that moves at all reaches with room to spare."""
+    """Half and all of the largest value that every trained method that moves at all reaches with room to spare."""
     ends = [
         max(float(curve.mean_axis.max()) for curve in found.values())
-        for method in curves.cells
+        for method in curves.trained
         if (found := curves.of_method(method, "select", axis))
     ]
     top = SHARE_OF_LARGEST * min((end for end in ends if end > 0), default=0.0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from retain_core.methods import interpolated
 from retain_core.stats.crossed import Components, Labels
 
 Floats = NDArray[np.float64]
@@ -25,12 +26,14 @@ class Cell:
     role: str
     learning_rate: float | None
     seeds: tuple[int | None, ...]
-    steps: tuple[int, ...]
-    """Evaluated by every seed, ascending, without the base's step 0."""
+    steps: tuple[float, ...]
+    """Evaluated by every seed, ascending, without the base's step 0; of blends their alphas, and 1 for the checkpoint."""
     checkpoints: tuple[tuple[str, ...], ...]
     """[seed][step] -> checkpoint."""
     facts: dict[str, Floats] = field(hash=False, compare=False)
     """weight_distance, kl_forward -> seeds x steps; NaN where unknown."""
+    parent: Cell | None = None
+    """Of blends, the cell whose last checkpoints were blended with the base."""
 
     def last(self) -> list[str]:
         """The last checkpoint of every seed."""
@@ -63,6 +66,8 @@ class StudyScores:
     exact: Questions | None
     scores: dict[tuple[str, str], dict[str, Floats]]
     """(benchmark, metric) -> checkpoint -> one score an item, in the order of the questions."""
+    interpolated: list[Cell] = field(default_factory=list)
+    """From the base through blends to the last checkpoints. Apart from `cells`, because their ends are the same models."""
     components: dict[Hashable, Components] = field(default_factory=dict, repr=False)
     """Variance components computed so far (`cells.components_of`): many contrasts pool the same cells."""
 
@@ -113,15 +118,17 @@ def read_scores(con: duckdb.DuckDBPyConnection, study: str) -> StudyScores:
     by_role = "SELECT benchmark, metric FROM study_benchmarks WHERE study = ? AND role = ? ORDER BY rowid"
     target = con.execute(by_role, [study, "target"]).fetchone()
     named = con.execute(by_role, [study, "retention"]).fetchall()
+    cells = _cells(con, study, spec, _TRAINED)
     return StudyScores(
         study=study,
         target=target[0] if target else "",
         spec=spec,
-        cells=_cells(con, study, spec),
+        cells=cells,
         retention=[questions[pair] for pair in named if pair in questions],
         gain=questions.get(target) if target else None,
         exact=questions.get((target[0], "exact")) if target else None,
         scores=scores,
+        interpolated=_with_parents(_cells(con, study, spec, _BLENDED), cells),
     )
 
 
@@ -166,16 +173,21 @@ def _questions(
     return questions
 
 
-def _cells(con: duckdb.DuckDBPyConnection, study: str, spec: dict[str, Any]) -> list[Cell]:
+_TRAINED = """
+SELECT g.method, g.role, g.learning_rate, g.seed, g.step, g.checkpoint, g.weight_distance, g.kl_forward
+FROM gain_drop g JOIN arms a USING (arm) WHERE g.study = ? AND a.role <> 'base' AND a.status = 'done' ORDER BY g.step
+"""
+_BLENDED = """
+SELECT g.method, a.role, g.learning_rate, g.seed, g.alpha, g.checkpoint, g.weight_distance, g.kl_forward
+FROM interpolated g JOIN arms a USING (arm) WHERE g.study = ? AND g.alpha > 0 AND a.status = 'done' ORDER BY g.alpha
+"""
+
+
+def _cells(con: duckdb.DuckDBPyConnection, study: str, spec: dict[str, Any], sql: str) -> list[Cell]:
     """Methods at learning rates in the order of the study file; only arms that are done."""
-    rows = con.execute(
-        """SELECT g.method, g.role, g.learning_rate, g.seed, g.step, g.checkpoint, g.weight_distance, g.kl_forward
-        FROM gain_drop g JOIN arms a USING (arm)
-        WHERE g.study = ? AND a.role <> 'base' AND a.status = 'done' ORDER BY g.step""",
-        [study],
-    ).fetchall()
+    rows = con.execute(sql, [study]).fetchall()
     order = {label: i for i, label in enumerate(m["label"] for m in spec["methods"])}
-    grouped: dict[tuple[str, str, float | None], dict[int | None, dict[int, tuple[Any, ...]]]] = {}
+    grouped: dict[tuple[str, str, float | None], dict[int | None, dict[float, tuple[Any, ...]]]] = {}
     for method, role, rate, seed, step, *facts in rows:
         grouped.setdefault((method, role, rate), {}).setdefault(seed, {})[step] = tuple(facts)
     cells = []
@@ -192,3 +204,11 @@ def _cells(con: duckdb.DuckDBPyConnection, study: str, spec: dict[str, Any]) -> 
         facts_by_name = {"weight_distance": table(1), "kl_forward": table(2)}
         cells.append(Cell(method, role, rate, chosen, steps, names, facts_by_name))
     return sorted(cells, key=lambda c: (order.get(c.method, len(order)), c.method, c.learning_rate or 0.0))
+
+
+def _with_parents(blended: list[Cell], cells: list[Cell]) -> list[Cell]:
+    """Cells of blends under a label of their own, each beside the cell that it came from."""
+    parents = {(cell.method, cell.learning_rate): cell for cell in cells}
+    return [
+        replace(cell, method=interpolated(cell.method), parent=parents[cell.method, cell.learning_rate]) for cell in blended
+    ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retain_core.arms import LAB_TEMPLATE, ArmSpec, computed_by
+from retain_core.arms import LAB_TEMPLATE, ArmSpec, Checkpoint, computed_by
 from retain_core.canonical import digest
 from retain_core.evaluation.answers import write_answers
 from retain_core.evaluation.benchmarks import BENCHMARKS, SAMPLING_SEED, Benchmark
@@ -68,9 +68,9 @@ def decoding(benchmark: Benchmark) -> str:
     return f"{benchmark.samples} samples at temperature 1 from seed {SAMPLING_SEED}, 16 new tokens"
 
 
-def checkpoint_plans(spec: ArmSpec, step: int) -> list[Plan]:
+def checkpoint_plans(spec: ArmSpec, checkpoint: Checkpoint) -> list[Plan]:
     """Everything that is computed of one checkpoint of an arm."""
-    identity = spec.checkpoint_identity(step)
+    identity = spec.checkpoint_identity(*checkpoint)
     settings = DivergenceSettings(
         base=spec.base.fingerprint, dataset_key=spec.dataset_key, target=spec.target, retention=spec.retention,
         threads=spec.threads, chat_template=spec.base.chat_template,

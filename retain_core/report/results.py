@@ -24,7 +24,7 @@ SELECT m.method, m.learning_rate, avg(a.unparsed) AS unparsed, avg(a.cut) AS cut
        avg(a.harmful_compliance) AS harmful_compliance, avg(a.over_refusal) AS over_refusal
 FROM audits a JOIN arms m USING (arm) JOIN checkpoints c USING (checkpoint) JOIN last USING (arm, step)
 JOIN study_benchmarks b ON b.study = a.study AND b.benchmark = a.benchmark
-WHERE a.study = $1 AND b.role = 'retention' AND m.role <> 'control'
+WHERE a.study = $1 AND c.alpha IS NULL AND b.role = 'retention' AND m.role <> 'control'
 GROUP BY m.method, m.learning_rate
 """
 """Means over seeds and retention benchmarks at the last checkpoints; the base first."""

@@ -55,7 +55,8 @@ class Curve:
     """One method at one learning rate over all its seeds, on one set of items.
 
     Attributes:
-        steps: T steps, rising, the first is 0 (the base, with zeros in everything below).
+        steps: T steps, rising, the first is 0 (the base, with zeros in everything below). Updates, or the share of the
+            way through weight space.
         axis: What is matched: gain of every target item, seeds x T x items; or one value per seed and
             step, seeds x T (a distance, a KL).
         drops: For every retention benchmark seeds x T x items, base score - checkpoint score.
@@ -63,7 +64,7 @@ class Curve:
         drop_clusters: Cluster labels of every benchmark's items, None where it has none.
     """
 
-    steps: Sequence[int]
+    steps: Sequence[float]
     axis: Floats
     drops: Sequence[Floats]
     axis_clusters: Labels | None = None

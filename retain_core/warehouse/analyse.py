@@ -112,6 +112,7 @@ def _store(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared, 
 
 def _declared(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared) -> tuple[Any, bool | None]:
     """When the contrast was first declared in these words, over the same benchmarks, and whether before training."""
+    trained: dict[str | None, str] = {cell.method: cell.parent.method for cell in scores.interpolated if cell.parent}
     row = con.execute(
         """SELECT CAST(min(s.declared_at) AS VARCHAR), min(s.declared_at) <= (
                SELECT min(created_at) FROM arms WHERE study = $study AND method IN ($a, $b))
@@ -119,7 +120,7 @@ def _declared(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declare
         WHERE s.study = $study AND s.primary_contrast = c.primary_contrast
           AND json_extract(s.spec, '$.target') = json_extract(c.spec, '$.target')
           AND json_extract(s.spec, '$.retention') = json_extract(c.spec, '$.retention')""",
-        {"study": scores.study, "a": said.a, "b": said.b},
+        {"study": scores.study, "a": trained.get(said.a, said.a), "b": trained.get(said.b, said.b)},
     ).fetchone()
     return (row[0], row[1]) if row else (None, None)
 

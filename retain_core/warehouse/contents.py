@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from retain_core.arms import ArmSpec
+from retain_core.arms import ArmSpec, Checkpoint
 from retain_core.canonical import canonical_json
 from retain_core.evaluation.benchmarks import BENCHMARKS, primary_metric
 from retain_core.evaluation.evaluate import EvaluationPlan, Plan
@@ -59,11 +59,11 @@ def contents_of(
     checkpoints: list[list[Any]] = [[base, base, study.study, 0, None, None, True, 0.0, 0.0]]
     evaluations, divergences = _found(base, plan.base_evaluations), []
     for arm in plan.arms:
-        for step in arm.evaluated_steps:
-            name = arm.spec.checkpoint(step)
-            checkpoints.append(_checkpoint_row(arm, step))
-            evaluations += _found(name, arm.evaluations[step])
-            divergences += [(name, a) for p, a in arm.evaluations[step] if a and p.kind == "divergence"]
+        for checkpoint in arm.evaluated:
+            name, pairs = arm.spec.checkpoint(*checkpoint), arm.evaluations[checkpoint]
+            checkpoints.append(_checkpoint_row(arm, checkpoint))
+            evaluations += _found(name, pairs)
+            divergences += [(name, a) for p, a in pairs if a and p.kind == "divergence"]
     support: list[list[Any]] = []
     if plan.support:
         items = plan.support.inputs["items"]
@@ -140,9 +140,12 @@ def _arm_row(plan: StudyPlan, arm: PlannedArm, errors: dict[str, str]) -> list[A
     ]  # fmt: skip
 
 
-def _checkpoint_row(arm: PlannedArm, step: int) -> list[Any]:
+def _checkpoint_row(arm: PlannedArm, checkpoint: Checkpoint) -> list[Any]:
     spec: ArmSpec = arm.spec
+    step, alpha = checkpoint
     distances = arm.record.meta["distances"] if arm.record else {}
     distance, path = distances.get(str(step), (None, None))
-    kept = step in spec.kept_steps() if spec.trained else True
-    return [spec.checkpoint(step), spec.arm, spec.study, step, None, None, kept, distance, path]
+    if alpha is not None:  # on the straight line from the base, which no training went along
+        distance, path = distance and alpha * distance, None
+    kept = not spec.trained or (alpha is None and step in spec.kept_steps())
+    return [spec.checkpoint(*checkpoint), spec.arm, spec.study, step, alpha, None, kept, distance, path]

@@ -25,7 +25,7 @@ from retain_core.warehouse.compare import store_comparisons
 from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
 _AT_ONCE = 1_000_000

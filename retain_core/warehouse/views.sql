@@ -21,9 +21,10 @@ JOIN named_evaluations e USING (checkpoint)
 JOIN stored_evaluations s USING (evaluation_id)
 JOIN evaluation_scores v USING (evaluation_id);
 
--- Every checkpoint beside its base, on every benchmark and metric of the study (target and probes too).
+-- Every checkpoint beside its base, on every benchmark and metric of the study (target and probes too). What has a step and
+-- no alpha holds trained checkpoints only: a blend (alpha) has the step of the checkpoint that was blended with the base.
 CREATE VIEW compared AS
-SELECT a.study, a.base, a.target, a.arm, a.method, a.role AS arm_role, a.learning_rate, a.seed, c.step, c.checkpoint,
+SELECT a.study, a.base, a.target, a.arm, a.method, a.role AS arm_role, a.learning_rate, a.seed, c.step, c.alpha, c.checkpoint,
        s.benchmark, p.metric, b.role, b.near, b.metric AS study_metric, p.n, p.clusters, p.base_score, p.score, p."drop",
        p.lost, p.gained, p.ci_low, p.ci_high, p.p_value, s.settings_hash
 FROM arms a
@@ -36,7 +37,7 @@ JOIN comparisons p ON p.evaluation_id = e.evaluation_id AND p.base_evaluation_id
 CREATE VIEW forgetting AS
 SELECT study, base, target, arm, method, learning_rate, seed, step, checkpoint, benchmark, metric, near, n, base_score,
        score, "drop", lost, gained, ci_low, ci_high, p_value, settings_hash
-FROM compared WHERE role = 'retention';
+FROM compared WHERE role = 'retention' AND alpha IS NULL;
 
 -- KL to base along sampled answers; per token is the ratio of sums.
 CREATE VIEW divergences AS
@@ -45,13 +46,13 @@ SELECT n.checkpoint, i.prompts, i.direction, sum(i.nats) / sum(i.tokens) AS nats
 FROM named_divergences n JOIN divergence_items i USING (divergence_id)
 GROUP BY n.study, n.checkpoint, i.prompts, i.direction;
 
-CREATE VIEW gain_drop AS
+CREATE VIEW measured AS
 WITH kl AS (
     SELECT study, checkpoint, any_value(nats_per_token) FILTER (direction = 'forward') AS forward,
            any_value(nats_per_token) FILTER (direction = 'reverse') AS reverse
     FROM divergences WHERE prompts = 'target' GROUP BY study, checkpoint
 )
-SELECT g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.checkpoint,
+SELECT g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.alpha, g.checkpoint,
        0 - max(g."drop") FILTER (g.role = 'target' AND g.metric = g.study_metric) AS gain,
        avg(g."drop") FILTER (g.role = 'retention' AND g.metric = g.study_metric) AS "drop",
        avg(g."drop") FILTER (g.role = 'retention' AND g.metric = g.study_metric AND NOT g.near) AS drop_far,
@@ -62,7 +63,19 @@ SELECT g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.st
        any_value(a.tokens_trained) AS tokens_trained, any_value(a.seconds) AS seconds, any_value(a.role) AS role
 FROM compared g JOIN checkpoints c USING (checkpoint) JOIN arms a ON a.arm = g.arm
 LEFT JOIN kl ON kl.study = g.study AND kl.checkpoint = g.checkpoint
-GROUP BY g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.checkpoint;
+GROUP BY g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, g.step, g.alpha, g.checkpoint;
+
+CREATE VIEW gain_drop AS
+SELECT * EXCLUDE (alpha) FROM measured WHERE alpha IS NULL;
+
+-- The straight line through weight space from the base (0) to the last checkpoint (1), of arms that have blends.
+CREATE VIEW interpolated AS
+WITH ends AS (SELECT arm, max(step) AS step FROM checkpoints GROUP BY arm HAVING count(alpha) > 0)
+SELECT a.study, a.base, a.target, a.arm, a.method, a.learning_rate, a.seed,
+       CASE WHEN m.checkpoint = a.base THEN 0 ELSE coalesce(m.alpha, 1) END AS alpha, m.checkpoint, m.gain, m."drop",
+       m.drop_far, m.gain_exact, m.kl_forward, m.kl_reverse, m.weight_distance
+FROM ends e JOIN arms a USING (arm) JOIN measured m ON m.study = a.study
+     AND (m.checkpoint = a.base OR (m.arm = a.arm AND m.step = e.step));
 
 CREATE VIEW flips AS
 SELECT c.study, c.arm, c.checkpoint, s.benchmark, f.item, CASE WHEN f.lost THEN 'lost' ELSE 'gained' END AS direction,
@@ -143,7 +156,7 @@ WITH known AS (
     SELECT c.*, b.choices AS k,
            greatest(0.0, least(1.0, (b.choices * c.base_score - 1) / (b.choices - 1))) AS known_share
     FROM compared c JOIN study_benchmarks b ON b.study = c.study AND b.benchmark = c.benchmark
-    WHERE b.choices > 1 AND c.metric = c.study_metric
+    WHERE b.choices > 1 AND c.metric = c.study_metric AND c.alpha IS NULL
 )
 SELECT study, arm, method, learning_rate, seed, step, checkpoint, benchmark, metric, k AS choices, n, base_score, known_share,
        lost, CAST(0 AS DOUBLE) AS lost_if_guesses_persist, n * (1 - known_share) * (k - 1) / (k * k) AS lost_if_guesses_redrawn,

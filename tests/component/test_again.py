@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from retain_core import run, workers
-from retain_core.arms import weights_key
+from retain_core.arms import Checkpoint, weights_key
 from retain_core.errors import InputError
 from retain_core.revisions import revisions_of
 from retain_core.run import open_study, run_all
@@ -39,7 +39,7 @@ def test_a_second_run_does_nothing(home, smoke_study, jobs):
 def test_one_changed_byte_is_recomputed_to_the_same_result(home, smoke_study, smoke_plan, jobs, kind):
     arm = smoke_plan.arms[0]
     key = {
-        "evaluation": arm.evaluations[2][0][0].key, "arm": arm.spec.key, "weights": weights_key(arm.spec, 4),
+        "evaluation": arm.evaluations[Checkpoint(2)][0][0].key, "arm": arm.spec.key, "weights": weights_key(arm.spec, 4),
     }[kind]  # fmt: skip
     folder = home / "artifacts" / kind / key
     victim = next(p for p in sorted(folder.iterdir()) if p.suffix in (".parquet", ".safetensors"))

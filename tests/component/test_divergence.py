@@ -132,9 +132,9 @@ def test_a_model_that_broke_has_no_kl_instead_of_none_to_speak_of(base_model, so
 def divergences(plan):
     """Checkpoint -> rows of its divergence artifact."""
     return {
-        arm.spec.checkpoint(step): pq.read_table(artifact.file(ROWS)).to_pylist()
+        arm.spec.checkpoint(*checkpoint): pq.read_table(artifact.file(ROWS)).to_pylist()
         for arm in plan.arms
-        for step, pairs in arm.evaluations.items()
+        for checkpoint, pairs in arm.evaluations.items()
         for p, artifact in pairs
         if p.kind == "divergence"
     }

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from retain_core.arms import Checkpoint
 from retain_core.errors import RetainError
 from retain_core.evaluation.answers import ANSWERS, SCORES
 from retain_core.run import load_warehouse, open_study
@@ -29,7 +30,7 @@ def parquet(smoke_plan) -> dict[tuple[str, str], pd.DataFrame]:
     """(checkpoint, benchmark) -> the raw answers with their primary score, read from Parquet alone."""
     found = {}
     base = [("smoke/base", pair) for pair in smoke_plan.base_evaluations]
-    tuned = [(a.spec.checkpoint(s), pair) for a in smoke_plan.arms for s, pairs in a.evaluations.items() for pair in pairs]
+    tuned = [(a.spec.checkpoint(*c), pair) for a in smoke_plan.arms for c, pairs in a.evaluations.items() for pair in pairs]
     for checkpoint, (plan, artifact) in [*base, *tuned]:
         if plan.kind != "evaluation":
             continue
@@ -240,7 +241,7 @@ def test_a_half_evaluated_checkpoint_is_shown_nowhere(home, smoke_study, smoke_p
     import shutil
 
     arm = next(a for a in smoke_plan.arms if a.spec.method == "sft")
-    lost = next(p for p, _ in arm.evaluations[4] if p.benchmark == "addition")
+    lost = next(p for p, _ in arm.evaluations[Checkpoint(4)] if p.benchmark == "addition")
     shutil.rmtree(home / "artifacts" / "evaluation" / lost.key)
     (home / "warehouse.duckdb").unlink()
     with open_study(load_study(smoke_study), settings_at(home)) as running:

@@ -34,7 +34,7 @@ def test_every_public_relation_and_column_is_documented_and_no_other(empty):
     internal = set(re.findall(r"`(\w+)`", private))
     sections = re.split(r"^### ", told, flags=re.MULTILINE)[1:]
     documented = {s.splitlines()[0]: s for s in sections if "| column | meaning | unit | null |" in s}
-    assert internal < tables
+    assert internal - tables == {"measured"}
     assert set(documented) == relations - internal
     for relation, text in documented.items():
         columns = [c for (c,) in empty.execute(f"SELECT column_name FROM (DESCRIBE {relation})").fetchall()]

@@ -109,6 +109,17 @@ def test_what_has_nothing_to_do_with_the_contrast_hides_no_look(store, other):
     assert run(store, study(seeds=(0, 1, 2), **other)) == (2, 3)
 
 
+def test_alphas_are_part_of_the_question_where_blends_are_compared_only(store):
+    blends = {"primary": {"contrast": ["grpo_interpolated", "sft"], "at_gain": 0.1}, "interpolate": [0.5]}
+    run(store, study(**blends))
+    assert run(store, study(seeds=(0, 1, 2), **blends)) == (2, 3)
+    assert run(store, study(seeds=(0, 1, 2, 3), **blends | {"interpolate": [0.25, 0.5]})) == (4,)
+    other = Store(store.root.parent / "other")
+    other.prepare()
+    run(other, study())
+    assert run(other, study(seeds=(0, 1, 2), interpolate=[0.5])) == (2, 3)
+
+
 @pytest.mark.parametrize(
     "other",
     [

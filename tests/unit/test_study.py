@@ -78,6 +78,26 @@ def test_checkpoints_halve_down_from_the_last(tmp_path):
         (("seeds: [0, 1]", "seeds: [0, 1]\ncontrols: [nothing]"), 12, "unknown control 'nothing'"),
         (("seeds: [0, 1]", "seeds: [0, 1]\nbudget: {sequences_per_update: 60}"), 1, "multiple of group_size"),
         (("seeds: [0, 1]", "seeds: [0, 1]\nprobes: [facts]"), 12, "not a loss probe"),
+        (("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate: [0.5, 1.0]"), 12, "lies between 0 (the base) and 1"),
+        (("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate: [0]"), 12, "lies between 0 (the base) and 1"),
+        (("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate: [.nan]"), 12, "lies between 0 (the base) and 1"),
+        (("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate: [0.5, 0.50]"), 12, "the same alpha is listed twice"),
+        (("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate:\n- 0.5\n- half"), 14, "valid number"),
+        (
+            ("label: mine, algorithm: grpo, kl: 0.05}", "label: sft_interpolated, algorithm: grpo}\ninterpolate: [0.5]"),
+            1,
+            "'sft_interpolated' is what `interpolate` calls the blends of sft",
+        ),
+        (
+            ("seeds: [0, 1]", "seeds: [0, 1]\nprimary: {contrast: [mine_interpolated, sft], at_gain: 0.1}"),
+            1,
+            "needs `interpolate:",
+        ),
+        (
+            ("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate: [0.5]\nprimary: {contrast: [mine_interpolated, sft], at: last}"),
+            1,
+            "mine_interpolated ends in mine itself",
+        ),
     ],
 )
 def test_bad_studies_name_file_line_and_field(tmp_path, change, line, words):
@@ -133,3 +153,17 @@ def test_a_study_has_a_json_schema_and_survives_json():
 def test_rates_in_names(rate, text):
     assert rate_text(rate) == text
     assert arm_name("lab", "grpo", rate, 1) == f"lab/grpo-lr{text}-s1"
+
+
+def test_interpolation_is_of_trained_methods_and_not_of_what_they_trained_to(tmp_path):
+    plain = load(tmp_path, GOOD)
+    blended = load(tmp_path, GOOD + "interpolate: [0.5, 0.25]\nprimary: {contrast: [mine_interpolated, sft], at_gain: 0.1}\n")
+    assert blended.interpolate == (0.25, 0.5)
+    before, after = (plan_study(study, Store(tmp_path / "none")).arms for study in (plain, blended))
+    assert [arm.spec.key for arm in before] == [arm.spec.key for arm in after]
+    for old, new in zip(before, after, strict=True):
+        more = [] if new.spec.role == "control" else ["160~0.25", "160~0.5"]
+        assert [str(c) for c in new.spec.checkpoints] == [*map(str, old.spec.steps), *more]
+        keys = {p.key for pairs in new.evaluations.values() for p, _ in pairs}
+        assert len(keys) == new.missing_evaluations
+        assert {p.key for pairs in old.evaluations.values() for p, _ in pairs} <= keys
