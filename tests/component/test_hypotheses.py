@@ -169,3 +169,9 @@ def test_reading_the_ledger_changes_nothing(home):
     ledger_text(config, "markdown")
     assert config.warehouse.read_bytes() == before
     duckdb.connect(str(config.warehouse), read_only=True).close()
+
+
+def test_every_question_is_documented():
+    told = (ROOT / "docs" / "hypotheses.md").read_text()
+    for question in questions():
+        assert f"| {question.number} | `{question.study['study']}` | {question.asks} |" in told
