@@ -1,6 +1,7 @@
 """The hypothesis studies are what their template says, and the ledger says what came out of them and nothing more."""
 
 import json
+import shutil
 
 import duckdb
 import pyarrow as pa
@@ -48,30 +49,37 @@ def test_the_twins_of_a_contrast_differ_in_one_thing():
         assert len(differ) == 1 or (rates and not differ) or question.name in ("style", "overlap"), (question.name, differ)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A warehouse with a study of three methods whose drops are known."""
+    path = tmp_path_factory.mktemp("made") / "warehouse.duckdb"
+    methods = {"first": Truth(drop=0.16), "second": Truth(drop=0.02), "third": Truth(drop=0.08)}
+    primary = {"contrast": ["first", "second"], "predict": ">", "at_gain": 0.2, "margin": 0.02}
+    fill(path, made_scores(methods, n=1200, primary=primary)).close()
+    return path
+
+
 @pytest.fixture
-def home(tmp_path):
-    """A home in which a study of one question has been run, with made-up scores."""
+def home(tmp_path, made):
+    """A home in which the study of one question has been run, with the made-up scores under its names."""
 
     def make(name):
         question = BY_NAME[name]
         study, (a, b) = question.study["study"], question.study["primary"]["contrast"]
-        primary = {"contrast": [a, b], "predict": ">", "at_gain": 0.2, "margin": 0.02}
-        methods = {a: Truth(drop=0.16), b: Truth(drop=0.02), "third": Truth(drop=0.08)}
         config = Settings(home=tmp_path)
-        config.warehouse.parent.mkdir(parents=True, exist_ok=True)
-        con = fill(config.warehouse, made_scores(methods, n=1200, primary=primary))
-        rename(con, study)
+        shutil.copy(made, config.warehouse)
+        con = duckdb.connect(str(config.warehouse))
+        tables = {table for (table,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+        columns = con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+        for column, old, new in (
+            ("study", "made", study), *((c, o, n) for c in ("method", "a", "b") for o, n in (("first", a), ("second", b))),
+        ):  # fmt: skip
+            for table, found in columns:
+                if table in tables and found == column:
+                    con.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", [new, old])
         return config, con, study
 
     return make
-
-
-def rename(con, study):
-    tables = con.execute("SELECT table_name FROM duckdb_columns() WHERE column_name = 'study' AND NOT internal").fetchall()
-    base_tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    for (table,) in tables:
-        if table in base_tables:
-            con.execute(f"UPDATE {table} SET study = ? WHERE study = 'made'", [study])
 
 
 def entry_of(config, name):
