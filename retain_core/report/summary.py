@@ -36,8 +36,8 @@ def crossed_lines(config: Settings, file: StudyFile) -> str:
         _rows(["size", "target", "bases", "mean", "95 % interval", "verdict"], families),
     ]  # fmt: skip
     if predictions:
-        columns = ["target", "from", "to", "signs held", "tau", "95 % interval", "frozen before", "rule"]
-        lines.append(_rows(columns, [_prediction(row) for row in predictions]))
+        columns = ["predicted", "from", "to", "signs held", "tau", "95 % interval", "frozen before"]
+        lines += [_rows(columns, [_prediction(row) for row in predictions]), *(f"{r[0]}: {r[-1]}" for r in predictions), ""]
     pages = [f"pages      {config.reports}/{file.name}-.../index.html", f"warehouse  {config.warehouse}"]
     return "\n".join([*lines, *pages, "", "try next:", '  retain sql "FROM predictions"', '  retain sql "FROM over_bases"'])
 
@@ -62,10 +62,10 @@ WHERE family = ? ORDER BY frozen_at, target
 
 def _prediction(row: tuple[Any, ...]) -> tuple[str, ...]:
     """One prediction in words: `12 of 15`, tau with two digits."""
-    target, small, large, held, pairs, tau, low, high, before, rule = row
+    target, small, large, held, pairs, tau, low, high, before, _ = row
     signs = f"{pairs} pairs" if held is None else f"{held} of {pairs}"
     between = "" if low is None else f"[{low:+.2f}, {high:+.2f}]"
-    return target, small, large, signs, "" if tau is None else f"{tau:+.2f}", between, "yes" if before else "NO", rule
+    return target, small, large, signs, "" if tau is None else f"{tau:+.2f}", between, "yes" if before else "NO"
 
 
 def _rows(columns: list[str], rows: Sequence[tuple[Any, ...]]) -> str:

@@ -9,7 +9,7 @@ Owns the `prediction` artifact:
     pairs.json   a row per pair of methods (and learning rate, at the last checkpoint): a, b, learning_rate, and
                  diff, sign, rank, which are null where a base seed could not be read
     inputs       what is predicted from what: the texts and arms of the smaller size, the bases of the larger
-    meta         frozen_before: no arm had been trained from the larger bases; withheld: why verdicts were withheld
+    meta         frozen_before: no arm had been trained from the larger bases; withheld: studies whose verdict was, and why
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _check(
         rule = f"{said.rule}; {of}; {means}"
         figures = [said.pairs, said.signs_held, said.tau, said.low, said.high]
     if withheld := [*meta["withheld"], *found.withheld]:
-        rule = f"withheld: {'; '.join(withheld)}; {rule}"
+        rule = f"withheld by {len(withheld)} studies, such as {withheld[0]}; {rule}"
     insert(con, "predictions", [[*place, *figures, str(when), meta["frozen_before"], rule]])
     rows = [
         [
