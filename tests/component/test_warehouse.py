@@ -21,8 +21,7 @@ VIEWS = (
     "studies", "arms", "checkpoints", "evaluations", "samples", "scores", "forgetting", "gain_drop", "flips", "method_summary",
     "controls", "support", "compared", "study_benchmarks", "divergences", "noise_floor", "floor_runs", "chance_bounds",
     "audits", "intervals", "contrasts", "contrast_benchmarks", "matched_gain", "matched_distance", "matched_kl", "pareto",
-    "kl_law", "looks", "over_bases", "predictions", "prediction_pairs", "trend", "published_results", "published_correlations",
-    "published_gaps", "target_symbols",
+    "kl_law", "looks", "over_bases", "trend", "published_results", "published_correlations", "published_gaps", "target_symbols",
 )  # fmt: skip
 
 

@@ -10,6 +10,19 @@ from tests.conftest import retain
 pytestmark = pytest.mark.prefect
 
 
+def test_a_crossed_file_whose_studies_are_cached_starts_no_server(home, smoke_study, tmp_path):
+    path = tmp_path / "smoke.yaml"
+    text = smoke_study.read_text().replace("base: lab/smoke\n", "").replace("target: countdown\n", "")
+    path.write_text(text + "cross: {base: [lab/smoke], target: [countdown]}\n")
+    done = retain("run", str(path), home=home)
+    assert done.returncode == 0, done.stderr
+    assert "smoke-smoke-countdown: nothing to train or evaluate" in done.stdout
+    assert "smoke-smoke-countdown | 3/3" in done.stdout
+    assert not (home / "prefect").exists()
+    assert (home / "reports" / "smoke-smoke-countdown" / "index.html").is_file()
+
+
+@pytest.mark.slow
 def test_two_base_seeds_of_the_smoke_study_run_as_two_studies_of_one_family(home, smoke_study, tmp_path):
     path = tmp_path / "smoke.yaml"
     path.write_text(smoke_study.read_text() + "cross: {seed: [0, 1]}\n")
