@@ -40,9 +40,11 @@ SELECT least(a, b), greatest(a, b),
        CASE WHEN count(diff) = len($studies) THEN round(avg(CASE WHEN a < b THEN diff ELSE -diff END), 12) END,
        list(DISTINCT study || ': ' || reason ORDER BY study || ': ' || reason) FILTER (reason IS NOT NULL)
 FROM contrasts WHERE list_contains($studies, study) AND "at" = $at AND NOT ("primary" AND "at" = 'last')
+  AND list_contains($methods, a) AND list_contains($methods, b)
 GROUP BY ALL ORDER BY ALL
 """
-"""At the last checkpoint pairs meet at every learning rate, so the declared contrast stands there twice."""
+"""At the last checkpoint pairs meet at every learning rate, so the declared contrast stands there twice. Blends of a method
+with the base are no methods of their own."""
 _UNFINISHED = """
 -- An arm that is missing has a row of its own, a study that was never loaded has none.
 SELECT s.study FROM (SELECT unnest($studies) AS study, unnest($bases) AS base) s
@@ -105,6 +107,7 @@ def _inputs(name: str, smaller: list[StudyPlan], larger: list[StudyPlan]) -> dic
     return {
         "family": name, "target": study.target, "at": _point(study), "size_from": study.base.model,
         "size_to": above.base.model,
+        "methods": [method.label for method in study.methods],
         "studies_from": {p.study.study: p.study.spec_hash() for p in smaller},
         "arms_from": digest([arm.spec.key for plan in smaller for arm in plan.arms]),
         "bases_from": {p.study.study: p.base.fingerprint for p in smaller},
@@ -125,7 +128,7 @@ def _freeze(store: Store, warehouse: Path, inputs: dict[str, Any]) -> list[Artif
     with duckdb.connect(str(warehouse), read_only=True) as con:
         if _unfinished(con, inputs["bases_from"]):
             return []
-        predicted = _pairs(con, list(inputs["studies_from"]), inputs["at"])
+        predicted = _pairs(con, list(inputs["studies_from"]), inputs)
     order = sorted(-abs(diff) for diff in predicted.diffs.values() if diff is not None)
     rows = [
         {
@@ -154,8 +157,8 @@ def _unfinished(con: duckdb.DuckDBPyConnection, bases: dict[str, str]) -> list[s
     return [study for (study,) in con.execute(_UNFINISHED, given).fetchall()]
 
 
-def _pairs(con: duckdb.DuckDBPyConnection, studies: list[str], at: str) -> Pairs:
-    rows = con.execute(_CONTRASTS, {"studies": studies, "at": at}).fetchall()
+def _pairs(con: duckdb.DuckDBPyConnection, studies: list[str], inputs: dict[str, Any]) -> Pairs:
+    rows = con.execute(_CONTRASTS, {"studies": studies, "at": inputs["at"], "methods": inputs["methods"]}).fetchall()
     reasons = dict.fromkeys(reason for row in rows for reason in row[4] or ())
     return Pairs({(a, b, rate): diff for a, b, rate, diff, _ in rows}, list(reasons))
 
@@ -171,7 +174,7 @@ def _check(
     place = [key, inputs["family"], inputs["target"], inputs["at"], inputs["size_from"], inputs["size_to"]]
     bases = inputs["bases_to"]
     waiting = _unfinished(con, bases)
-    found = Pairs({}, []) if waiting else _pairs(con, list(bases), inputs["at"])
+    found = Pairs({}, []) if waiting else _pairs(con, list(bases), inputs)
     predicted = {(p["a"], p["b"], p["learning_rate"]): p["diff"] for p in pairs}
     both = [(k, x, y) for k, x in predicted.items() if x is not None and (y := found.diffs.get(k)) is not None]
     said = agreement([(a, b) for (a, b, _), _, _ in both], [x for _, x, _ in both], [y for _, _, y in both])

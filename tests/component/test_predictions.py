@@ -23,7 +23,7 @@ METHODS = ("a", "b", "c", "d", "e")
 SMALL, LARGE = ("w-mini-s0", "w-mini-s1"), ("w-tiny-s0", "w-tiny-s1")
 INPUTS = {
     "family": "w", "target": "countdown", "at": "gain=0.05", "size_from": "lab/mini", "size_to": "lab/tiny",
-    "studies_from": dict.fromkeys(SMALL, "hash"), "bases_to": dict.fromkeys(LARGE, "print"),
+    "methods": METHODS, "studies_from": dict.fromkeys(SMALL, "hash"), "bases_to": dict.fromkeys(LARGE, "print"),
 }  # fmt: skip
 PREDICTED = (0.0, 0.01, 0.03, 0.07, 0.15)
 FOUND = ((0.02, 0.0, 0.05, 0.06, 0.2), (0.0, 0.0, 0.03, 0.1, 0.1))
@@ -85,6 +85,19 @@ def test_it_is_checked_against_the_mean_over_bases_with_scipys_tau(con):
     assert (said["family"], said["size_from"], said["size_to"], said["frozen_before"]) == ("w", "lab/mini", "lab/tiny", True)
     held = con.execute("SELECT a, b, predicted, found FROM prediction_pairs WHERE NOT sign_held").fetchall()
     assert held == [("a", "b", pytest.approx(-0.01), pytest.approx(0.01))]
+
+
+def test_a_blend_of_a_method_is_no_method(crossed):
+    config, file = crossed
+    with duckdb.connect(str(config.warehouse)) as con:
+        put(
+            con,
+            "contrasts",
+            [{"study": "smoke", "a": "sft", "b": "sft_interpolated", "at": "last", "diff": 0.1, "primary": False}],
+        )
+    freeze_predictions(file, config)
+    ((pairs,),) = rows(config, "(SELECT list(a || b) FROM prediction_pairs)")
+    assert pairs == (["grposft"],)
 
 
 def test_a_pair_that_one_base_did_not_reach_is_not_compared(con):
