@@ -10,17 +10,18 @@ import time
 from pathlib import Path
 
 from retain_core import run, workers
+from retain_core.cross import StudyFile, load_studies, one_study
 from retain_core.errors import ArmsFailedError, InputError
-from retain_core.report.summary import closing_lines
+from retain_core.report.summary import closing_lines, crossed_lines
 from retain_core.revisions import more_seeds, revisions_of
 from retain_core.settings import Settings, settings
 from retain_core.store import Store, write_atomically
-from retain_core.study import Study, load_study
+from retain_core.study import Study
 
 
 def run_study(path: Path) -> int:
     """Run a study file to its end and print the closing lines. Returns the exit code."""
-    return _run(load_study(path))
+    return _run(load_studies(path))
 
 
 def extend_study(name: str, count: int) -> int:
@@ -32,22 +33,26 @@ def extend_study(name: str, count: int) -> int:
     if count < 1:
         raise InputError("--seeds says how many seeds are added: at least 1")
     study = more_seeds(Study.model_validate(current.spec), count)
-    code = _run(study)
+    code = _run(one_study(study))
     print(f"\nto keep the seeds, say `seeds: [{', '.join(map(str, study.seeds))}]` in the study file", flush=True)
     return code
 
 
-def _run(study: Study) -> int:
+def _run(file: StudyFile) -> int:
     started = time.perf_counter()
     config = settings()
     try:
-        cached = _refresh(study, config)
-        failure = "" if cached else _run_flow(study, config)
+        cached = tuple(study.study for study in file.studies if _refresh(study, config))
+        done = len(cached) == len(file.studies)
+        failure = "" if done else _run_flow(file, cached, config)
+        if done and file.crossed:
+            run.freeze_predictions(file, config)
     except KeyboardInterrupt:
         _say_stopped()
         return 130
-    print(closing_lines(config, study.study))
-    print("\n" + _wall_times(config.home / "logs" / study.study / "wall_time.json", time.perf_counter() - started, cached))
+    if config.warehouse.is_file():
+        print(crossed_lines(config, file) if file.crossed else closing_lines(config, file.name))
+    print("\n" + _wall_times(config.home / "logs" / file.name / "wall_time.json", time.perf_counter() - started, done))
     if failure:
         print(f"retain: {failure}", file=sys.stderr)
     return 1 if failure else 0
@@ -67,8 +72,8 @@ def _refresh(study: Study, config: Settings) -> bool:
         return True
 
 
-def _run_flow(study: Study, config: Settings) -> str:
-    """Run the flow; without PREFECT_API_URL Prefect starts a temporary server. Returns which arms failed and why."""
+def _run_flow(file: StudyFile, cached: tuple[str, ...], config: Settings) -> str:
+    """Run the flow; without PREFECT_API_URL Prefect starts a temporary server. Returns what failed and why."""
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(config.prefect_api_wait),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -80,11 +85,11 @@ def _run_flow(study: Study, config: Settings) -> str:
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
         signal.signal(signal.SIGINT, _stop_with_temporary_server)
-    workers.warm_up(study.execution.threads_per_arm)
-    from flows.study import study as flow
+    workers.warm_up(file.studies[0].execution.threads_per_arm)
+    from flows.study import crossed, study
 
     try:
-        flow(study)
+        crossed(file, cached) if file.crossed else study(file.studies[0])
     except ArmsFailedError as error:
         return str(error)
     return ""

@@ -7,9 +7,10 @@ from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from retain_core import run, workers
+from retain_core.cross import StudyFile, load_studies
 from retain_core.errors import ArmsFailedError
 from retain_core.settings import settings
-from retain_core.study import Study, load_study
+from retain_core.study import Study
 from tasks import steps
 
 ARMS_IN_FLIGHT = 64
@@ -47,7 +48,29 @@ def study(study: Study) -> None:
         raise ArmsFailedError(f"{len(errors)} of {len(names)} arms failed; {first}: {errors[first]}")
 
 
+@flow(name="crossed", flow_run_name="{file.name}")
+def crossed(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
+    """The studies of a crossed file one after the other, all of one size before the next.
+
+    Between sizes, what the smaller ones say of the next is frozen. `cached` are studies that are done already. A study
+    that fails does not stop the others; the flow fails at its end and says which.
+    """
+    failed: dict[str, str] = {}
+    for size in file.sizes:
+        for one in file.studies:
+            if one.base.model == size and one.study not in cached:
+                try:
+                    study(one)
+                except Exception as error:
+                    failed[one.study] = str(error) or type(error).__name__
+        steps.freeze_predictions(file)
+    if failed:
+        sentences = "; ".join(f"{name}: {message}" for name, message in failed.items())
+        raise ArmsFailedError(f"{len(failed)} of {len(file.studies)} studies failed; {sentences}")
+
+
 @flow(name="study-file", flow_run_name="{path}")
 def study_file(path: str = "studies/lab.yaml") -> None:
     """Run a study file of this checkout: what the deployments of prefect.yaml start."""
-    study(load_study(path))
+    file = load_studies(path)
+    crossed(file) if file.crossed else study(file.studies[0])

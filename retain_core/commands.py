@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from retain_core.errors import InputError
 from retain_core.settings import settings
 from retain_core.warehouse.query import Format, query, render
+
+if TYPE_CHECKING:
+    from retain_core.plan import PlannedArm, StudyPlan
+    from retain_core.store import Store
 
 
 def sql_text(sql: str, form: str) -> str:
@@ -30,16 +34,39 @@ def _format(name: str) -> Format:
 
 def plan_text(path: Path) -> str:
     """Every arm of a study file with what is done and what is missing, and what that will cost."""
-    from retain_core.cost import cost_lines, seconds_per_seed
-    from retain_core.detectable import detectable_lines
+    from retain_core.cost import cost_lines
+    from retain_core.cross import load_studies
     from retain_core.plan import plan_study
     from retain_core.run import parallel_arms
     from retain_core.store import Store
-    from retain_core.study import load_study
 
-    study = load_study(path)
+    file = load_studies(path)
     store = Store(settings().artifacts, read_only=True)
-    plan = plan_study(study, store)
+    plans = [plan_study(study, store) for study in file.studies]
+    texts = [_planned(plan, store) for plan in plans]
+    if not file.crossed:
+        return texts[0]
+    arms = [arm for plan in plans for arm in plan.arms]
+    whole = [
+        f"{file.name}: {len(plans)} studies, {_counts(arms)}",
+        *cost_lines(plans, store, parallel_arms(file.studies[0])),
+        *(f"then {small} predicts {large} on {target}" for small, large, target in file.steps_up()),
+    ]
+    return "\n".join([*(f"{plan.study.study}\n\n{text}\n" for plan, text in zip(plans, texts, strict=True)), *whole])
+
+
+def _counts(arms: list[PlannedArm]) -> str:
+    cached = sum(arm.done for arm in arms)
+    return f"{len(arms)} arms: {cached} cached, {len(arms) - cached} to do"
+
+
+def _planned(plan: StudyPlan, store: Store) -> str:
+    """One study of a file, arm by arm."""
+    from retain_core.cost import cost_lines, seconds_per_seed
+    from retain_core.detectable import detectable_lines
+    from retain_core.run import parallel_arms
+
+    study = plan.study
     rows = [
         (
             arm.spec.arm, arm.spec.role, "cached" if arm.done else "to do",
@@ -47,7 +74,6 @@ def plan_text(path: Path) -> str:
         )
         for arm in plan.arms
     ]  # fmt: skip
-    cached = sum(arm.done for arm in plan.arms)
     table = render(["arm", "role", "state", "checkpoints", "evaluations missing"], rows, "table").rsplit("\n", 1)[0]
     base = "cached" if plan.base_ready else "to do"
     return "\n".join(
@@ -55,8 +81,8 @@ def plan_text(path: Path) -> str:
             table,
             "",
             f"base {study.base.model}: {base}",
-            f"{len(plan.arms)} arms: {cached} cached, {len(plan.arms) - cached} to do",
-            *cost_lines(plan, store, parallel_arms(study)),
+            _counts(plan.arms),
+            *cost_lines([plan], store, parallel_arms(study)),
             "",
             *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]

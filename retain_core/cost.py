@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from retain_core.lab.spec import LabSpec
@@ -59,18 +59,19 @@ def seconds_per_seed(plan: StudyPlan, store: Store) -> float | None:
     return sum(known[spec.config["algorithm"]] * spec.updates for spec in cells)
 
 
-def cost_lines(plan: StudyPlan, store: Store, lanes: int) -> list[str]:
-    """The cost of what is still to do, as sentences."""
-    todo = [arm for arm in plan.arms if not arm.done]
+def cost_lines(plans: Sequence[StudyPlan], store: Store, lanes: int) -> list[str]:
+    """The cost of what is still to do of some studies, as sentences."""
+    planned = [(plan, arm) for plan in plans for arm in plan.arms if not arm.done]
+    todo = [arm for _, arm in planned]
     if not todo:
         return ["cost: nothing to train or evaluate"]
     training = [arm for arm in todo if arm.to_train]
     sequences = sum(arm.spec.updates * arm.spec.sequences_per_update for arm in training)
     evaluations = sum(arm.missing_evaluations for arm in todo)
-    largest = max(memory_per_arm(plan, arm) for arm in todo)
+    largest, parameters = max((memory_per_arm(plan, arm), parameter_count(plan)) for plan, arm in planned)
     lines = [
         f"cost: {len(todo)} arms, {sequences:,} sequences to train on, {evaluations} evaluations, {lanes} arms side by side",
-        f"memory per arm: {largest / 2**20:,.0f} MiB for {parameter_count(plan):,} parameters, their gradients and the "
+        f"memory per arm: {largest / 2**20:,.0f} MiB for {parameters:,} parameters, their gradients and the "
         "optimizer; the loaded libraries (about 1 GiB) and activations come on top",
     ]
     known = known_seconds(store)

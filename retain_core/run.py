@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retain_core import workers
+from retain_core.cross import StudyFile
 from retain_core.errors import RetainError
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, plan_study
 from retain_core.revisions import Revision, declare
@@ -152,6 +153,7 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     """Bring the warehouse up to date. Returns how many evaluations were read."""
     from retain_core.warehouse.contents import contents_of
     from retain_core.warehouse.load import load_contents
+    from retain_core.warehouse.predictions import predictions_of
     from retain_core.warehouse.rebuild import load_missing
     from retain_core.warehouse.trend import record_summary, summaries_of
 
@@ -159,7 +161,8 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
         running.replan()
     study, store, warehouse = running.study.study, running.store, running.config.warehouse
     load_missing(store, warehouse, but=study)
-    loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, summaries_of(store, study)))
+    known = (summaries_of(store, study), predictions_of(store))
+    loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, *known))
     if running.plan.done:
         record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)
     return loaded.evaluations
@@ -200,6 +203,14 @@ def run_all(running: Running) -> dict[str, str]:
     errors = {name: message for name, message in failed.items() if message}
     publish(running, errors)
     return errors
+
+
+def freeze_predictions(file: StudyFile, config: Settings) -> list[str]:
+    """Freeze what the finished sizes of a crossed file say of the next; what is frozen stays. Returns the new ones' keys."""
+    from retain_core.warehouse.predictions import freeze_predictions as freeze
+
+    with lock_home(config.home):
+        return [found.key for found in freeze(Store(config.artifacts), config.warehouse, file)]
 
 
 def _remove_leftovers(store: Store) -> None:

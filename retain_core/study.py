@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -23,6 +25,10 @@ from retain_core.errors import InputError
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, Method, check_rates, check_seeds, control, interpolated
+
+Where = tuple[int | str, ...]
+"""The place of a value in a study file: keys and positions, outermost first."""
+Checked = TypeVar("Checked", bound=BaseModel)
 
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
@@ -147,6 +153,24 @@ class Execution(_Model):
 
     threads_per_arm: PositiveInt = 1
     work_pool: str | None = None
+
+
+class Cross(_Model):
+    """What a study file crosses: it stands for one study per combination (`retain_core.cross`)."""
+
+    base: tuple[str, ...] | None = Field(None, min_length=1, description="models, the smaller size first")
+    seed: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, min_length=1, description="seeds of the lab base")
+    target: tuple[str, ...] | None = Field(None, min_length=1, description="targets, each in its own studies")
+
+    @model_validator(mode="after")
+    def _something_once(self) -> Cross:
+        if not (self.base or self.seed or self.target):
+            raise ValueError(f"name at least one of {', '.join(Cross.model_fields)}")
+        for name in Cross.model_fields:
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} says the same thing twice")
+        return self
 
 
 class Study(_Model):
@@ -288,6 +312,38 @@ class Study(_Model):
 
 def load_study(path: str | Path) -> Study:
     """Read a study file. Raises InputError with one sentence: file, line, field and what is wrong."""
+    text = read_study(path)
+    if "cross" in text.raw:
+        raise InputError(f"{path} crosses several studies; where one study is asked for, give the file of one")
+    return text.checked(Study, text.raw)
+
+
+@dataclass(frozen=True)
+class StudyText:
+    """A study file as it was written, with the lines that errors name."""
+
+    path: str | Path
+    raw: dict[str, Any]
+    tree: yaml.Node | None
+
+    def checked(self, model: type[Checked], raw: Any, written: Callable[[Where], Where] = lambda where: where) -> Checked:
+        """`raw` as a model. Raises InputError; `written` maps the place of an error to where it was written."""
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = written(first["loc"])
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            raise self.refusal(where, _sentence(first, where) + more) from None
+
+    def refusal(self, where: Where, sentence: str) -> InputError:
+        """The error that says what is wrong at a place of the file."""
+        field = ".".join(str(part) for part in where) or "study"
+        return InputError(f"{self.path}:{_line(self.tree, where)}: {field}: {sentence}")
+
+
+def read_study(path: str | Path) -> StudyText:
+    """Read a study file without checking what it says. Raises InputError when it is no YAML mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -303,32 +359,25 @@ def load_study(path: str | Path) -> Study:
         raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a study file is a mapping that begins with `study: <name>`")
-    try:
-        return Study.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = first["loc"]
-        field = ".".join(str(part) for part in where) or "study"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{path}:{_line(tree, where)}: {field}: {_sentence(first, where)}{more}") from None
+    return StudyText(path, raw, tree)
 
 
-def _sentence(error: Any, where: tuple[int | str, ...]) -> str:
+def _sentence(error: Any, where: Where) -> str:
     if error["type"] == "extra_forbidden":
         return unknown("key", str(where[-1]), _keys_at(where[:-1]))
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 
 
-def _keys_at(where: tuple[int | str, ...]) -> list[str]:
+def _keys_at(where: Where) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
-        "execution": Execution,
+        "execution": Execution, "cross": Cross,
     }  # fmt: skip
-    return list((models[str(where[0])] if where else Study).model_fields)
+    return list(models[str(where[0])].model_fields) if where else [*Study.model_fields, "cross"]
 
 
-def _line(tree: yaml.Node | None, where: tuple[int | str, ...]) -> int:
+def _line(tree: yaml.Node | None, where: Where) -> int:
     node, line = tree, 1
     for part in where:
         if isinstance(node, yaml.MappingNode):

@@ -8,6 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from retain_core import run
+from retain_core.cross import StudyFile
+from retain_core.settings import settings
 
 
 @task(cache_policy=NO_CACHE, task_run_name="prepare dataset")
@@ -62,3 +64,9 @@ def log_to_mlflow(study: run.Running) -> None:
 def write_report(study: run.Running) -> Path:
     """The study's page."""
     return run.write_report(study)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="freeze predictions")
+def freeze_predictions(file: StudyFile) -> list[str]:
+    """What the finished sizes of a crossed file say of the next, before it is trained."""
+    return run.freeze_predictions(file, settings())

@@ -14,6 +14,7 @@ import duckdb
 
 from retain_core.analysis.contrasts import DEFAULT_MARGIN
 from retain_core.canonical import digest
+from retain_core.cross import Family, family_of
 from retain_core.stats.crossed import Interval, over_bases, refused
 from retain_core.stats.verdict import verdict
 
@@ -31,6 +32,7 @@ class OverBases(NamedTuple):
     """One row of `over_bases`. `quantity` is `contrast` or what `intervals` has; `b` and `at` are of contrasts only."""
 
     family: str
+    named: Family
     studies: list[str]
     a: str
     b: str | None
@@ -54,7 +56,8 @@ def figures_over_bases(con: duckdb.DuckDBPyConnection) -> list[OverBases]:
             key = (a, b, what if is_contrast else None, "contrast" if is_contrast else what, rate, primary)
             named[key][study] = (value, word)
     found = []
-    for family, specs in families.items():
+    for family, of_family in families.items():
+        specs = _one_a_base(of_family)
         studies = sorted(specs)
         margin = (specs[studies[0]].get("primary") or {}).get("margin", DEFAULT_MARGIN)
         predict = (specs[studies[0]].get("primary") or {}).get("predict", ">")
@@ -66,8 +69,18 @@ def figures_over_bases(con: duckdb.DuckDBPyConnection) -> list[OverBases]:
             unread = next((str(word) for x, word in (values[study] for study in studies) if x is None), None)
             interval = refused(float("nan"), unread, len(studies), len(studies)) if unread else over_bases(figures)
             word = _word(interval, words, predict, margin) if primary else None
-            found.append(OverBases(family, studies, a, b, at, quantity, rate, primary, interval, word))
+            found.append(
+                OverBases(family, family_of(specs[studies[0]]), studies, a, b, at, quantity, rate, primary, interval, word)
+            )
     return found
+
+
+def _one_a_base(specs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """One study for each seed of the base: the same base under two names is still one draw."""
+    drawn: dict[int, str] = {}
+    for study, spec in sorted(specs.items()):
+        drawn.setdefault((spec.get("base") or {}).get("seed") or 0, study)
+    return {study: specs[study] for study in drawn.values()}
 
 
 def _family(spec: dict[str, Any]) -> str:

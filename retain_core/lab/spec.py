@@ -44,11 +44,12 @@ class LabSpec(BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
+    "mini": {"hidden": 64, "layers": 2, "updates": 1500},
     "smoke": {"updates": 150, "hidden": 48, "layers": 2},
     "small": {"hidden": 256, "layers": 6, "heads": 8, "updates": 6000, "batch": 256, "learning_rate": 2e-3},
     "medium": {"hidden": 512, "layers": 8, "heads": 8, "updates": 20000, "batch": 512, "learning_rate": 1e-3},
 }
-"""Sizes by name: `lab/tiny` is the default, `lab/smoke` is for tests, the others want an accelerator."""
+"""Sizes by name: `lab/tiny` is the default, `lab/mini` a size below, `lab/smoke` for tests; the others want an accelerator."""
 
 
 def lab_spec(preset: str, **dials: Any) -> LabSpec:

@@ -47,7 +47,7 @@ def store_over_bases(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("DELETE FROM over_bases")
     rows = [
         [
-            f.family, len(f.studies), f.studies, f.quantity, f.a, f.b, f.at, f.learning_rate, f.interval.estimate,
+            f.family, *f.named, len(f.studies), f.studies, f.quantity, f.a, f.b, f.at, f.learning_rate, f.interval.estimate,
             f.interval.low, f.interval.high, f.interval.df, f.primary, f.word, f.interval.rule,
         ]
         for f in figures_over_bases(con)

@@ -42,17 +42,24 @@ class Contents:
     """(nuisance, the base evaluated again under it)."""
     divergences: list[tuple[str, Artifact]] = field(default_factory=list)
     """(checkpoint, its divergence artifact)."""
+    predictions: Sequence[Artifact] | None = None
+    """All predictions of the home; None leaves those that the warehouse has."""
 
 
 STUDY_TABLES = ("studies", "study_benchmarks", "arms", "checkpoints", "support", "target_symbols", "trend")
 
 
 def contents_of(
-    plan: StudyPlan, revisions: list[Revision], errors: dict[str, str], summaries: Sequence[Artifact] = ()
+    plan: StudyPlan,
+    revisions: list[Revision],
+    errors: dict[str, str],
+    summaries: Sequence[Artifact] = (),
+    predictions: Sequence[Artifact] | None = None,
 ) -> Contents:
     """What a trained study puts into the warehouse.
 
-    `errors` maps the arms that failed to why; `summaries` is what the study said at earlier times.
+    `errors` maps the arms that failed to why; `summaries` is what the study said at earlier times,
+    `predictions` what was foretold in this home of whatever study.
     """
     study = plan.study
     base = f"{study.study}/base"
@@ -78,7 +85,7 @@ def contents_of(
         "trend": [row for summary in summaries for row in trend_rows(summary)],
     }
     floor = [(name, found) for name, pairs in plan.floor.items() for found in _found(base, pairs)]
-    return Contents(study.study, tables, evaluations, floor, divergences)
+    return Contents(study.study, tables, evaluations, floor, divergences, predictions)
 
 
 def target_symbols(plan: StudyPlan) -> list[str]:

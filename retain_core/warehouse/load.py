@@ -23,9 +23,10 @@ from retain_core.store import Artifact
 from retain_core.warehouse.analyse import store_analysis, store_over_bases
 from retain_core.warehouse.compare import store_comparisons
 from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
+from retain_core.warehouse.predictions import put_predictions, store_checks
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
 
 _AT_ONCE = 1_000_000
@@ -79,6 +80,9 @@ def load_contents(path: Path, contents: Contents) -> LoadResult:
             store_comparisons(con, contents.study)
             analysis = store_analysis(con, contents.study)
             store_over_bases(con)
+            if contents.predictions is not None:
+                put_predictions(con, contents.predictions)
+            store_checks(con)
             con.commit()
         except BaseException:
             con.rollback()

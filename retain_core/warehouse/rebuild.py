@@ -8,6 +8,7 @@ from retain_core.errors import InputError
 from retain_core.store import Store
 from retain_core.warehouse.contents import Contents, contents_of
 from retain_core.warehouse.load import is_current, load_contents
+from retain_core.warehouse.predictions import predictions_of
 from retain_core.warehouse.trend import summaries_of
 
 
@@ -28,7 +29,7 @@ def all_contents(store: Store, but: str) -> list[Contents]:
     from retain_core.revisions import revisions_of, studies
     from retain_core.study import Study
 
-    found = []
+    found, foretold = [], predictions_of(store)
     for name in studies(store):
         if name == but:
             continue
@@ -38,6 +39,6 @@ def all_contents(store: Store, but: str) -> list[Contents]:
             plan = plan_study(Study.model_validate(current.spec), store)
         except (InputError, ValidationError):
             continue
-        found.append(contents_of(plan, revisions, {}, summaries_of(store, name)))
+        found.append(contents_of(plan, revisions, {}, summaries_of(store, name), foretold))
     imported = [read_imported(store, name) for name in imported_studies(store) if name != but]
     return [*found, *(imported_contents(store, study) for study in imported if study)]

@@ -103,9 +103,20 @@ CREATE TABLE kl_law (
     reason VARCHAR
 );
 CREATE TABLE over_bases (
-    family VARCHAR, bases INTEGER, studies VARCHAR[], quantity VARCHAR, a VARCHAR, b VARCHAR, "at" VARCHAR,
+    family VARCHAR, name VARCHAR, size VARCHAR, target VARCHAR, bases INTEGER, studies VARCHAR[], quantity VARCHAR, a VARCHAR, b VARCHAR, "at" VARCHAR,
     learning_rate DOUBLE, estimate DOUBLE, ci_low DOUBLE, ci_high DOUBLE, df DOUBLE, "primary" BOOLEAN, verdict VARCHAR,
     rule VARCHAR
+);
+
+-- What one size said of the next before it was trained, as frozen, and what became of it.
+CREATE TABLE stored_predictions (prediction VARCHAR, inputs JSON, meta JSON, pairs JSON, frozen_at TIMESTAMP);
+CREATE TABLE predictions (
+    prediction VARCHAR, family VARCHAR, target VARCHAR, "at" VARCHAR, size_from VARCHAR, size_to VARCHAR, pairs INTEGER,
+    signs_held INTEGER, tau DOUBLE, ci_low DOUBLE, ci_high DOUBLE, frozen_at TIMESTAMP, frozen_before BOOLEAN, rule VARCHAR
+);
+CREATE TABLE prediction_pairs (
+    prediction VARCHAR, family VARCHAR, target VARCHAR, "at" VARCHAR, size_from VARCHAR, size_to VARCHAR, a VARCHAR, b VARCHAR,
+    learning_rate DOUBLE, predicted DOUBLE, predicted_rank INTEGER, found DOUBLE, sign_held BOOLEAN
 );
 CREATE TABLE trend (
     study VARCHAR, night DATE, base VARCHAR, method VARCHAR, learning_rate DOUBLE, gain DOUBLE, "drop" DOUBLE, drop_low DOUBLE,

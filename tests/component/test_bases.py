@@ -77,3 +77,17 @@ def test_the_interval_over_bases_holds_the_mean_over_all_bases_as_often_as_it_sa
     rng = np.random.default_rng(3)
     drawn = [over_bases(rng.normal(0.05, 0.02, 4)) for _ in range(2000)]
     assert np.mean([i.low <= 0.05 <= i.high for i in drawn]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_family_says_its_name_size_and_target(con):
+    add(con, "wide-tiny-s1-countdown", 1, 0.05, target="countdown")
+    add(con, "wide-tiny-s0-countdown", 0, 0.05, target="countdown")
+    add(con, "wide-tiny-s0-other", 0, 0.05, target="other")
+    named = [(f["name"], f["size"], f["target"], f["bases"]) for f in figures(con) if f["quantity"] == "contrast"]
+    assert sorted(named) == [("wide", "lab/tiny", "countdown", 2), ("wide", "lab/tiny", "other", 1)]
+
+
+def test_the_same_base_under_two_names_is_one_draw(con):
+    add(con, "s0", 0, 0.05)
+    add(con, "s0-again", 0, 0.05)
+    assert {f["bases"] for f in figures(con)} == {1}

@@ -10,7 +10,7 @@ from flows.cli import app
 from retain_core.lab.spec import LabSpec
 from retain_core.methods import CONTROLS, DIALS, NAMED
 from retain_core.settings import Settings
-from retain_core.study import Budget, Execution, Primary, Retention, Study
+from retain_core.study import Budget, Cross, Execution, Primary, Retention, Study
 from retain_core.warehouse.load import connect
 from tests.conftest import ROOT
 
@@ -54,7 +54,7 @@ def test_every_command_and_setting_is_documented():
 
 
 def test_every_study_key_dial_method_and_control_is_documented():
-    for model in (Study, Retention, Budget, Primary, Execution, LabSpec):
+    for model in (Study, Cross, Retention, Budget, Primary, Execution, LabSpec):
         for name in model.model_fields:
             assert f"`{name}`" in REFERENCE, name
     for dial in {d for dials in DIALS.values() for d in dials}:

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from retain_core.arms import arm_name, rate_text
+from retain_core.cross import load_studies
 from retain_core.errors import InputError
 from retain_core.plan import plan_study
 from retain_core.store import Store
@@ -33,7 +34,7 @@ def load(tmp_path, text):
 
 def test_shipped_studies_load():
     for path in sorted((ROOT / "studies").glob("*.yaml")):
-        assert load_study(path).study == path.stem
+        assert load_studies(path).name == path.stem
 
 
 def test_a_study_spells_out_methods_times_rates_times_seeds(tmp_path):
