@@ -99,13 +99,13 @@ def evaluation(pairs: int, folder: Path) -> Row:
     harness = {BENCHMARKS[name].harness_name: name for name in names}
 
     def ours() -> None:
-        plans = plans_of({"bench": next(numbers)}, names, dataset.key, 1)
+        plans = plans_of({"bench": next(numbers)}, [BENCHMARKS[name] for name in names], dataset.key, 1)
         shared.evaluate(base.path, plans)
         import pyarrow.parquet as pq
 
         for plan in plans:
             rows = pq.read_table(store.path("evaluation", plan.key) / "scores.parquet").to_pylist()
-            scores = [row["score"] for row in rows if row["metric"] == BENCHMARKS[plan.benchmark].metrics[0]]
+            scores = [row["score"] for row in rows if row["metric"] == plan.of.metrics[0]]
             stored[plan.benchmark] = sum(scores) / len(scores)
 
     def theirs(tasks: list[str] | None = None) -> dict[str, float]:

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from retain_core.canonical import digest
+from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
+from retain_core.own.files import Code
+from retain_core.own.target import OwnTarget
 from retain_core.store import key_of
 
 LAB_TEMPLATE = digest(CHAT_TEMPLATE, 16)
@@ -66,11 +69,16 @@ class ArmSpec(BaseModel):
     sequences_per_update: int
     steps: tuple[int, ...]
     retention: tuple[str, ...]
-    benchmarks: tuple[str, ...]
+    benchmarks: tuple[Benchmark, ...]
+    """Everything that its checkpoints are evaluated on."""
     keep: str
     threads: int
     interpolate: tuple[float, ...] = ()
     """The last checkpoint is blended with the base at these alphas, ascending, each strictly between 0 and 1."""
+    own_target: OwnTarget | None = None
+    """The target where it is the user's own, None for one of the lab."""
+    trainer: Code | None = None
+    """What builds the trainer of algorithm `custom`."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -90,9 +98,12 @@ class ArmSpec(BaseModel):
     def inputs(self) -> dict[str, Any]:
         """What the trained weights depend on; names, labels and where things lie are left out."""
         world = {**self.world.world_dials(), "habit": self.world.habit}
+        trained_for: dict[str, Any] = {"world": world, "target": self.target}
+        if self.own_target is not None:
+            trained_for = {"target": self.own_target.training_identity()}
         packages = ("torch", "transformers", "trl", *(["peft"] if self.config.get("lora_rank") else []))
         return {
-            "arm": self.config, "base": self.base.fingerprint, "world": world, "target": self.target,
+            "arm": self.config, "base": self.base.fingerprint, **trained_for,
             "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,
             "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),

@@ -70,7 +70,7 @@ def load_studies(path: str | Path) -> StudyFile:
     """Read a study file, crossed or not. Raises InputError with one sentence: file, line, field and what is wrong."""
     text = read_study(path)
     if "cross" not in text.raw:
-        return one_study(text.checked(Study, text.raw))
+        return one_study(text.study(text.raw))
     cross = text.checked(Cross, text.raw["cross"], lambda where: ("cross", *where))
     _refuse_said_twice(text, cross)
     _check_near(text, cross)
@@ -115,7 +115,7 @@ def _combination(text: StudyText, cross: Cross, place: tuple[int, int, int]) -> 
             return ("retention", kept[where[1]], *where[2:])
         return where
 
-    return text.checked(Study, raw, written)
+    return text.study(raw, written)
 
 
 def _refuse_said_twice(text: StudyText, cross: Cross) -> None:

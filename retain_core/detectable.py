@@ -14,7 +14,6 @@ import numpy as np
 
 from retain_core.analysis.contrasts import DEFAULT_MARGIN
 from retain_core.analysis.scores import Cell, StudyScores, read_scores
-from retain_core.evaluation.benchmarks import BENCHMARKS
 from retain_core.stats.crossed import mean_components
 from retain_core.stats.power import (
     Pilot,
@@ -38,7 +37,7 @@ def detectable_lines(study: Study, warehouse: Path, seconds_per_seed: float | No
     if scores is None:
         return ["detectable drop: unknown without a pilot; run the study with two seeds, then plan it again"]
     margin = study.primary.margin if study.primary else DEFAULT_MARGIN
-    return [*_contrast_lines(study, scores, margin, seconds_per_seed), "", _benchmark_table(scores, margin)]
+    return [*_contrast_lines(study, scores, margin, seconds_per_seed), "", _benchmark_table(study, scores, margin)]
 
 
 def contrast_pilot(scores: StudyScores, a: Cell, b: Cell) -> Pilot:
@@ -119,12 +118,12 @@ def _cost_to_verdict(study: Study, needed: int | None, seconds_per_seed: float |
     return f"the margin becomes detectable with {needed} seeds: `retain extend {study.study} --seeds {needed - now}`{time}"
 
 
-def _benchmark_table(scores: StudyScores, margin: float) -> str:
+def _benchmark_table(study: Study, scores: StudyScores, margin: float) -> str:
     """Whether each retention benchmark can show a loss at all."""
-    rows = []
+    rows, known = [], {benchmark.name: benchmark.choices for benchmark in study.benchmarks()}
     for q in scores.retention:
         base = float(scores.of(q, [scores.base]).mean())
-        choices = BENCHMARKS[q.benchmark].choices if q.benchmark in BENCHMARKS else None
+        choices = known.get(q.benchmark)
         clusters = None if q.clusters is None else len(np.unique(np.asarray(q.clusters)))
         view = can_see_loss(base, 1 / choices if choices else 0.0, len(q.select), clusters, margin)
         rows.append((q.benchmark, len(q.select), clusters, base, 1 / choices if choices else None, str(view)))

@@ -7,19 +7,22 @@ from typing import Any
 
 from retain_core.arm import run_arm
 from retain_core.arms import ArmSpec, BaseRef
+from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.divergence import DivergenceSettings, sample_base
 from retain_core.evaluation.evaluate import Evaluator, plans_of
 from retain_core.evaluation.floor import USUAL, Nuisance, nuisances
 from retain_core.lab.base import train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
+from retain_core.own.items import prepare_items
 from retain_core.store import Store
-from retain_core.support import measure_support
+from retain_core.support import measure_support, support_key
 
 
-def prepare(root: str, world: str) -> None:
-    """Make the items of the world."""
+def prepare(root: str, world: str, benchmarks: list[Benchmark]) -> None:
+    """Make the items of the world, and read those of the user's own benchmarks."""
     prepare_dataset(Store(Path(root)), LabSpec.model_validate_json(world))
+    prepare_items(Store(Path(root)), benchmarks)
 
 
 def base(root: str, spec: str, threads: int) -> None:
@@ -28,18 +31,25 @@ def base(root: str, spec: str, threads: int) -> None:
 
 
 def base_evaluation(
-    root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[str], threads: int, divergence: dict[str, Any]
+    root: str,
+    base_ref: str,
+    weights: str,
+    dataset_key: str,
+    benchmarks: list[Benchmark],
+    threads: int,
+    divergence: dict[str, Any],
 ) -> None:
     """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
     _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL)
-    dataset = store.get("dataset", dataset_key)
     settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
-    sample_base(store, Path(weights), settings, dataset.file("items"))
-    measure_support(store, Path(weights), reference.fingerprint, dataset, settings.target, threads)
+    sample_base(store, Path(weights), settings)
+    target = next(benchmark for benchmark in benchmarks if benchmark.name == settings.target)
+    if store.find("support", support_key(reference.fingerprint, dataset_key, target, threads)) is None:
+        measure_support(store, Path(weights), reference.fingerprint, dataset_key, target, threads)
 
 
-def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[str], threads: int) -> None:
+def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[Benchmark], threads: int) -> None:
     """Evaluate the base again under every nuisance."""
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
     for nuisance in nuisances():
@@ -52,7 +62,7 @@ def arm(root: str, spec: str) -> None:
 
 
 def _evaluate_base(
-    store: Store, base: BaseRef, weights: Path, dataset_key: str, benchmarks: list[str], threads: int, nuisance: Nuisance
+    store: Store, base: BaseRef, weights: Path, dataset_key: str, benchmarks: list[Benchmark], threads: int, nuisance: Nuisance
 ) -> None:
     import torch
 

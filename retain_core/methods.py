@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Number = TypeVar("Number", int, float)
 Algorithm = Literal[
-    "sft", "self_sft", "iterative_sft", "dpo", "simpo", "reinforce", "rloo", "grpo", "dr_grpo", "ppo", "external"
+    "sft", "self_sft", "iterative_sft", "dpo", "simpo", "reinforce", "rloo", "grpo", "dr_grpo", "ppo", "custom", "external"
 ]
 
 TRAINED = frozenset({"lora_rank", "optimizer", "prompts"})
@@ -35,6 +35,7 @@ DIALS: dict[str, frozenset[str]] = {
     "grpo": GROUP,
     "dr_grpo": GROUP,
     "ppo": PPO,
+    "custom": frozenset({"trainer", "options", "optimizer", "prompts"}),
     "external": frozenset({"model", "revision"}),
 }
 """The dials that each algorithm listens to; any other is refused rather than ignored."""
@@ -145,6 +146,10 @@ class Method(BaseModel):
     gae_lambda: float = Field(0.95, ge=0, le=1, description="ppo: lambda of the advantage estimate")
     value_rate: float = Field(1e-3, ge=0, description="ppo: learning rate of the value model")
     whiten: bool = Field(True, description="ppo: advantages to mean 0 and variance 1 within a batch of samples")
+    trainer: str | None = Field(
+        None, description="custom: module:function that builds the trainer, or an entry point in the group retain.methods"
+    )
+    options: dict[str, Any] = Field({}, description="custom: anything, for the function that builds the trainer")
     model: str | None = Field(None, description="external: folder of the tuned model")
     revision: str | None = Field(None, description="external: hub revision")
 
@@ -184,6 +189,8 @@ class Method(BaseModel):
             raise ValueError(f"only_solvable restricts the expert's problems, and {self.expert} has none of its own")
         if self.kl_prompts == "retention" and self.kl_estimator in ("k2", "k3"):
             raise ValueError("kl_prompts: retention is text of the base, where only kl_estimator: exact is the KL")
+        if self.algorithm == "custom" and not self.trainer:
+            raise ValueError("custom needs `trainer:` (module:function that builds the trainer)")
         if self.algorithm == "external" and not self.model:
             raise ValueError("external needs `model:` (the folder of the tuned model)")
         return self
@@ -230,6 +237,9 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "planted_harm": {"algorithm": "sft", "expert": "planted_harm"},
 }
 """Arms whose outcome is known beforehand; they run like any other arm (measurement: section 6)."""
+
+WITHOUT_LAB = ("learning_rate_0", "constant_reward", "random_reward")
+"""The controls that need no lab target: the outcome of the others is known of the lab's worlds only."""
 
 
 def control(name: str, learning_rates: tuple[float, ...], seeds: tuple[int, ...], harm: str) -> Method:

@@ -15,7 +15,7 @@ from retain_core.arms import ArmSpec, BaseRef, Checkpoint, arm_name, weights_key
 from retain_core.canonical import digest
 from retain_core.errors import InputError
 from retain_core.evaluation.divergence import DivergenceSettings
-from retain_core.evaluation.evaluate import EvaluationPlan, Plan, checkpoint_plans, plans_of
+from retain_core.evaluation.evaluate import EvaluationPlan, Plan, checkpoint_plans, own_items, plans_of
 from retain_core.evaluation.floor import nuisances
 from retain_core.lab.base import base_key
 from retain_core.lab.dataset import dataset_inputs
@@ -70,6 +70,8 @@ class StudyPlan:
     base_evaluations: list[tuple[EvaluationPlan, Artifact | None]]
     floor: dict[str, list[tuple[EvaluationPlan, Artifact | None]]]
     """Nuisance -> the base evaluated again under it."""
+    own_items: dict[str, Artifact | None]
+    """Benchmark -> its items, of those that are the user's own."""
     base_samples: Artifact | None
     support: Artifact | None
     support_key: str
@@ -97,13 +99,19 @@ class StudyPlan:
         retention = tuple(r.benchmark for r in self.study.retention)
         threads = self.study.execution.threads_per_arm
         return DivergenceSettings(
-            self.base.fingerprint, self.dataset_key, self.study.target, retention, threads, self.base.chat_template
-        )
+            self.base.fingerprint, self.dataset_key, self.study.target, retention, threads, self.base.chat_template,
+            own_items(self.study.benchmarks()),
+        )  # fmt: skip
+
+    @property
+    def items_ready(self) -> bool:
+        """All items are there."""
+        return self.dataset is not None and all(self.own_items.values())
 
     @property
     def base_ready(self) -> bool:
         """The base's weights and the items exist."""
-        return self.dataset is not None and (self.base_weights is not None or self.base.lab is None)
+        return self.items_ready and (self.base_weights is not None or self.base.lab is None)
 
     @property
     def base_path(self) -> Path:
@@ -118,7 +126,7 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
     world = base.lab or lab_spec("tiny")
     dataset_key = key_of(dataset_inputs(world))
     identity = {"base": base.fingerprint}
-    support = support_key(base.fingerprint, dataset_key, study.target, threads)
+    support = support_key(base.fingerprint, dataset_key, study.benchmarks()[0], threads)
     plan = StudyPlan(
         study=study,
         base=base,
@@ -137,6 +145,7 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
             ]
             for nuisance in nuisances()
         },
+        own_items={name: store.find("items", key) for name, key in own_items(study.benchmarks())},
         base_samples=None,
         support=store.find("support", support),
         support_key=support,
@@ -162,13 +171,14 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
     return [
         ArmSpec(
             arm=arm_name(study.study, method.label, rate, seed), study=study.study, method=method.label,
-            role="control" if method.label in study.controls else "method", config=_config(method), base=base,
+            role="control" if method.label in study.controls else "method", config=_config(study, method), base=base,
             world=world, dataset_key=dataset_key, target=study.target, learning_rate=rate, seed=seed,
             updates=study.budget.updates, sequences_per_update=study.budget.sequences_per_update,
             steps=(0,) if method.algorithm == "external" else tuple(study.checkpoint_steps()),
             retention=tuple(r.benchmark for r in study.retention), benchmarks=tuple(study.benchmarks()),
             keep=study.keep, threads=study.execution.threads_per_arm,
             interpolate=study.interpolate if method.label in study.interpolated().values() else (),
+            own_target=study.own.target, trainer=study.own.trainers.get(method.label),
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)
@@ -181,7 +191,9 @@ def base_reference(study: Study) -> BaseRef:
     if lab:
         return BaseRef(model=study.base.model, fingerprint=base_key(lab, BASE_THREADS), lab=lab)
     folder = _model_folder("base", study.base.model)
-    return BaseRef(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template_hash(folder))
+    if (template := template_hash(folder)) == digest("", 16):
+        raise InputError(f"base: {folder} has no chat template, and prompts are put through one; add chat_template.jinja to it")
+    return BaseRef(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template)
 
 
 def model_fingerprint(folder: Path) -> str:
@@ -212,8 +224,10 @@ def _grid(study: Study, method: Method) -> list[tuple[float | None, int | None]]
     return [(rate, seed) for rate in rates for seed in seeds]
 
 
-def _config(method: Method) -> dict[str, Any]:
+def _config(study: Study, method: Method) -> dict[str, Any]:
     config = method.config()
+    if method.algorithm == "custom":
+        config["code"] = study.own.trainers[method.label].identity()
     if method.algorithm == "external":
         folder = _model_folder(f"method {method.label}", str(method.model))
         config.update(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template_hash(folder))

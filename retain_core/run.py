@@ -95,9 +95,10 @@ def progress(running: Running) -> Iterator[None]:
 
 
 def prepare_dataset(running: Running) -> None:
-    """Make the held-out items."""
-    if running.plan.dataset is None:
-        arguments = {"root": str(running.store.root), "world": running.plan.world.model_dump_json()}
+    """Make the held-out items, and read those of the user's own benchmarks."""
+    if not running.plan.items_ready:
+        benchmarks = running.study.benchmarks()
+        arguments = {"root": str(running.store.root), "world": running.plan.world.model_dump_json(), "benchmarks": benchmarks}
         workers.run_job("prepare", arguments, running.log_file("prepare"))
 
 

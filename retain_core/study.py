@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,18 @@ from pydantic import (
     Field,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from retain_core.canonical import digest
 from retain_core.errors import InputError
-from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark
+from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
-from retain_core.methods import CONTROLS, NAMED, Method, check_rates, check_seeds, control, interpolated
+from retain_core.methods import CONTROLS, NAMED, WITHOUT_LAB, Method, check_rates, check_seeds, control, interpolated
+from retain_core.own.study import Own, seal_study
+from retain_core.own.target import TargetFiles
 
 Where = tuple[int | str, ...]
 """The place of a value in a study file: keys and positions, outermost first."""
@@ -115,9 +119,20 @@ class Retention(_Model):
     benchmark: str
     metric: str | None = Field(None, description="default: the benchmark's primary metric")
     near: bool = Field(False, description="shares symbols or format with the target")
+    yaml: str | None = Field(None, description="lm-eval YAML file of a benchmark of your own, relative to the study file")
+    choices: int | None = Field(None, ge=2, description="with yaml: among how many answers a guesser would guess")
+    cluster: str | None = Field(None, description="with yaml: field of the documents that says which items are alike")
 
     @model_validator(mode="after")
     def _known_metric(self) -> Retention:
+        if self.yaml is not None:
+            if self.benchmark in BENCHMARKS:
+                raise ValueError(f"{self.benchmark} is a benchmark of the lab; give yours another name")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.benchmark):
+                raise ValueError(f"{self.benchmark!r} is no name for a benchmark: letters, digits, _, . and - make one")
+            return self
+        if self.choices is not None or self.cluster is not None:
+            raise ValueError("`choices` and `cluster` belong to a benchmark of your own (`yaml: path/to/it.yaml`)")
         found = known_benchmark(self.benchmark)
         if self.metric is not None and self.metric not in found.metrics:
             raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(found.metrics)))
@@ -178,7 +193,8 @@ class Study(_Model):
 
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study")
     base: Base
-    target: str
+    target_files: TargetFiles | None = Field(None, description="a target of your own: what stands under `target` as a mapping")
+    target: str = Field(description="name of the target; a mapping with files and a verifier is a target of your own")
     retention: tuple[Annotated[Retention, BeforeValidator(_benchmark_by_name)], ...] = Field(min_length=1)
     probes: tuple[str, ...] = Field((), description="loss-type benchmarks, reported beside and never averaged into drop")
     methods: tuple[Annotated[Method, BeforeValidator(_spell_out)], ...] = Field(min_length=1)
@@ -193,6 +209,15 @@ class Study(_Model):
     primary: Primary | None = None
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
+    own: Own = Field(Own(), description="filled in: what the study's own files held when it was read")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _target_by_files(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not isinstance(raw.get("target"), dict):
+            return raw
+        controls = {"controls": raw.get("controls", list(WITHOUT_LAB))}
+        return {**raw, **controls, "target_files": raw["target"], "target": raw["target"].get("name")}
 
     @field_validator("base", mode="before")
     @classmethod
@@ -207,7 +232,11 @@ class Study(_Model):
 
     @field_validator("target")
     @classmethod
-    def _has_verifier(cls, value: str) -> str:
+    def _has_verifier(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("target_files", True) is not None:
+            if value in BENCHMARKS:
+                raise ValueError(f"{value} is a benchmark of the lab; give your target another name")
+            return value
         if known_benchmark(value).verifier is None:
             has = [name for name, b in BENCHMARKS.items() if b.verifier]
             raise ValueError(f"{value} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
@@ -252,13 +281,14 @@ class Study(_Model):
     def _consistent(self) -> Study:
         labels = [m.label for m in self.all_methods()]
         _refuse_doubles(labels)
+        self._refuse_without_lab()
         watched = [r.benchmark for r in self.retention]
         if self.target in watched:
             raise ValueError(f"{self.target} is the target; it cannot be a retention benchmark too")
         for name in watched:
             if watched.count(name) > 1:
                 raise ValueError(f"retention lists {name} twice")
-            if known_benchmark(name).role == "probe":
+            if name in BENCHMARKS and BENCHMARKS[name].role == "probe":
                 raise ValueError(f"{name} is a loss probe; list it under probes")
         blended = self.interpolated()
         for label in labels:
@@ -285,7 +315,8 @@ class Study(_Model):
 
     def all_methods(self) -> list[Method]:
         """The methods, then the controls as methods."""
-        return [*self.methods, *(control(name, self.learning_rates, self.seeds, self.harmed()) for name in self.controls)]
+        harm = self.harmed() if "planted_harm" in self.controls else ""
+        return [*self.methods, *(control(name, self.learning_rates, self.seeds, harm) for name in self.controls)]
 
     def interpolated(self) -> dict[str, str]:
         """Label of the blends -> method whose last checkpoints are blended with the base: all that are trained."""
@@ -293,12 +324,41 @@ class Study(_Model):
         return {interpolated(label): label for label in trained} if self.interpolate else {}
 
     def harmed(self) -> str:
-        """The benchmark on which the planted harm is planted: the first that is far from the target, or the first."""
-        return next((r.benchmark for r in self.retention if not r.near), self.retention[0].benchmark)
+        """The lab benchmark on which the planted harm is planted: the first that is far from the target, or the first.
 
-    def benchmarks(self) -> list[str]:
+        Raises ValueError where the study watches none.
+        """
+        lab = [r for r in self.retention if r.yaml is None]
+        if not lab:
+            raise ValueError("planted_harm teaches wrong answers to a retention benchmark of the lab, and there is none")
+        return next((r.benchmark for r in lab if not r.near), lab[0].benchmark)
+
+    def _refuse_without_lab(self) -> None:
+        """Refuse what only a target of the lab can do."""
+        if self.target_files is None:
+            return
+        for name in self.controls:
+            if name not in WITHOUT_LAB:
+                raise ValueError(f"control {name} needs a target of the lab; yours can have {', '.join(WITHOUT_LAB)}")
+        for method in self.methods:
+            if method.algorithm == "sft" and method.expert not in ("off_style", "lowest_kl", "traces"):
+                raise ValueError(
+                    f"{method.label}: expert {method.expert} needs a target of the lab; a target of your own has one expert, "
+                    "the `answer` of its rows (leave `expert` out)"
+                )
+            replays, along = method.replay > 0, method.kl > 0 and method.kl_prompts == "retention"
+            if (replays or along) and self.target_files.retention is None:
+                dial = "replay" if replays else "kl_prompts: retention"
+                raise ValueError(f"{method.label}: {dial} needs text to retain; give the target `retention: text.jsonl`")
+
+    def benchmarks(self) -> list[Benchmark]:
         """Everything that a checkpoint is evaluated on: target, retention, probes."""
-        return [self.target, *(r.benchmark for r in self.retention), *self.probes]
+        target = target_benchmark(self.target, self.own.target) if self.own.target else known_benchmark(self.target)
+        watched = [
+            own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark]) if r.yaml else known_benchmark(r.benchmark)
+            for r in self.retention
+        ]
+        return [target, *watched, *map(known_benchmark, self.probes)]
 
     def checkpoint_steps(self) -> list[int]:
         """The updates after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""
@@ -306,8 +366,8 @@ class Study(_Model):
         return sorted({max(1, round(last / CHECKPOINT_RATIO**k)) for k in range(self.checkpoints)})
 
     def spec_hash(self) -> str:
-        """Hash of everything the study says; another hash is another revision."""
-        return digest(self, 16)
+        """Hash of everything the study says and of what its own files held; another hash is another revision."""
+        return digest({**self.model_dump(mode="json"), "own": self.own.content()}, 16)
 
 
 def load_study(path: str | Path) -> Study:
@@ -315,7 +375,7 @@ def load_study(path: str | Path) -> Study:
     text = read_study(path)
     if "cross" in text.raw:
         raise InputError(f"{path} crosses several studies; where one study is asked for, give the file of one")
-    return text.checked(Study, text.raw)
+    return text.study(text.raw)
 
 
 @dataclass(frozen=True)
@@ -335,6 +395,11 @@ class StudyText:
             where = written(first["loc"])
             more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
             raise self.refusal(where, _sentence(first, where) + more) from None
+
+    def study(self, raw: Any, written: Callable[[Where], Where] = lambda where: where) -> Study:
+        """`raw` as a study with what its own files hold now. Raises InputError."""
+        study = self.checked(Study, raw, lambda where: written(_as_written(where)))
+        return study.model_copy(update={"own": seal_study(study, Path(self.path).parent)})
 
     def refusal(self, where: Where, sentence: str) -> InputError:
         """The error that says what is wrong at a place of the file."""
@@ -362,6 +427,10 @@ def read_study(path: str | Path) -> StudyText:
     return StudyText(path, raw, tree)
 
 
+def _as_written(where: Where) -> Where:
+    return ("target", *where[1:]) if where[:1] == ("target_files",) else where
+
+
 def _sentence(error: Any, where: Where) -> str:
     if error["type"] == "extra_forbidden":
         return unknown("key", str(where[-1]), _keys_at(where[:-1]))
@@ -372,7 +441,7 @@ def _sentence(error: Any, where: Where) -> str:
 def _keys_at(where: Where) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
-        "execution": Execution, "cross": Cross,
+        "execution": Execution, "cross": Cross, "target": TargetFiles,
     }  # fmt: skip
     return list(models[str(where[0])].model_fields) if where else [*Study.model_fields, "cross"]
 

@@ -7,12 +7,17 @@ methods can only find what the base already samples, so this says what they can 
 from __future__ import annotations
 
 import json
+from functools import partial
 from math import comb
 from pathlib import Path
 from typing import Any
 
 from retain_core.arms import computed_by
-from retain_core.store import Artifact, Store, key_of
+from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.own.items import read_items
+from retain_core.own.target import OwnTarget, longest_answer, says
+from retain_core.store import Store, key_of
+from retain_core.training.rewards import Judge, alarm
 
 ITEMS, SAMPLES, SEED, MAX_NEW_TOKENS = 100, 64, 0, 16
 KS = (1, 8, 64)
@@ -23,38 +28,54 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
 
-def support_inputs(fingerprint: str, dataset_key: str, target: str, threads: int) -> dict[str, Any]:
+def support_inputs(fingerprint: str, dataset_key: str, target: Benchmark, threads: int) -> dict[str, Any]:
     """What the counts depend on."""
+    asked: dict[str, Any] = {"dataset": dataset_key, "target": target.name}
+    if isinstance(target.own, OwnTarget):
+        asked = {"target": target.own.evaluation_identity()}
     return {
-        "support": fingerprint, "dataset": dataset_key, "target": target, "items": ITEMS, "samples": SAMPLES, "seed": SEED,
+        "support": fingerprint, **asked, "items": ITEMS, "samples": SAMPLES, "seed": SEED,
         "threads": threads, **computed_by("torch", "transformers"),
     }  # fmt: skip
 
 
-def support_key(fingerprint: str, dataset_key: str, target: str, threads: int) -> str:
+def support_key(fingerprint: str, dataset_key: str, target: Benchmark, threads: int) -> str:
     """The key of the support artifact."""
     return key_of(support_inputs(fingerprint, dataset_key, target, threads))
 
 
-def measure_support(store: Store, weights: Path, fingerprint: str, dataset: Artifact, target: str, threads: int) -> None:
+def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: str, target: Benchmark, threads: int) -> None:
     """Sample the base on the first target items and publish how often it is right."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForCausalLM, set_seed
 
+    from retain_core.training.encode import read_tokenizer
     from retain_core.training.sampling import sample_answers
 
-    lines = dataset.file(f"items/{target}.jsonl").read_text(encoding="utf-8").splitlines()
-    docs = [json.loads(line) for line in lines[:ITEMS]]
+    tokenizer, longest, judge = read_tokenizer(weights), MAX_NEW_TOKENS, Judge()
+    if isinstance(target.own, OwnTarget):
+        docs, right = read_items(store, target)[:ITEMS], target.own.verifier.load()
+        longest = longest_answer(target.own, tokenizer)
+    else:
+        file = store.get("dataset", dataset_key).file(f"items/{target.name}.jsonl")
+        docs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:ITEMS]]
+
+    def solved(doc: dict[str, Any], text: str) -> bool:
+        if target.own is None:
+            return text in doc["valid"]
+        return judge.earned(partial(says, right, doc["row"], text)) > 0
+
     model = AutoModelForCausalLM.from_pretrained(weights, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(weights)
     set_seed(SEED)
     prompts = [doc["prompt"] for doc in docs for _ in range(SAMPLES)]
-    answers = sample_answers(model, tokenizer, prompts, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS)
+    answers = sample_answers(model, tokenizer, prompts, temperature=1.0, max_new_tokens=longest)
     correct = [0] * len(docs)
-    for index, (text, finished, _) in enumerate(answers):
-        correct[index // SAMPLES] += finished and text in docs[index // SAMPLES]["valid"]
-    inputs = support_inputs(fingerprint, dataset.key, target, threads)
+    with alarm():
+        for index, (text, finished, _) in enumerate(answers):
+            correct[index // SAMPLES] += finished and solved(docs[index // SAMPLES], text)
+    judge.refuse(f"the verifier of {target.name}", judge.failures, len(answers))
+    inputs = support_inputs(fingerprint, dataset_key, target, threads)
     with store.create("support", key_of(inputs), inputs) as draft:
         rows = [{"doc_id": d["doc_id"], "samples": SAMPLES, "correct": c} for d, c in zip(docs, correct, strict=True)]
         pq.write_table(pa.Table.from_pylist(rows), draft.path / "counts.parquet")

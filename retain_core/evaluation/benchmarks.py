@@ -1,9 +1,12 @@
-"""The benchmarks that a study may name, and what retain must know of each beside lm-eval's YAML."""
+"""The benchmarks of the lab, and what retain must know of any benchmark beside lm-eval's YAML."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from retain_core.own.benchmark import OwnBenchmark
+from retain_core.own.target import OwnTarget
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Benchmark:
     """Answers an item: 1 is greedy, more are drawn at temperature 1."""
     plays: str = ""
     """The part it plays in the lab."""
+    own: OwnBenchmark | OwnTarget | None = None
+    """Where it comes from when it is the user's own; None for a benchmark of the lab, whose items a world has."""
 
 
 STRICT_AND_LENIENT = ("acc", "lenient")
@@ -37,7 +42,7 @@ SAMPLING_SEED = 0
 BATCH_SIZE = 400
 """Requests per forward pass. Part of the settings: the batch size can change scores."""
 MAX_LENGTH = 64
-"""Longest sequence in tokens."""
+"""Longest sequence of the lab's models in tokens."""
 
 BENCHMARKS: dict[str, Benchmark] = {
     b.name: b
@@ -73,6 +78,12 @@ BENCHMARKS: dict[str, Benchmark] = {
 }  # fmt: skip
 
 
-def primary_metric(name: str) -> str:
-    """The metric of a benchmark that drop and gain are computed on, unless the study names another."""
-    return BENCHMARKS[name].metrics[0]
+def own_benchmark(name: str, own: OwnBenchmark) -> Benchmark:
+    """A benchmark from the user's YAML file."""
+    return Benchmark(name, name, metrics=own.metrics, choices=own.choices, own=own)
+
+
+def target_benchmark(name: str, own: OwnTarget) -> Benchmark:
+    """The held-out items of the user's own target as a benchmark."""
+    metrics = (own.metric, *(["exact"] if own.exact else []))
+    return Benchmark(name, name, metrics=metrics, verifier=own.verifier.function, exact=own.exact, own=own)

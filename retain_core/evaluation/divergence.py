@@ -47,11 +47,14 @@ class DivergenceSettings:
     """The retention benchmarks, in the study's order: their prompts take turns."""
     threads: int
     chat_template: str
+    own: tuple[tuple[str, str], ...] = ()
+    """(benchmark, key of its items) of those that are the user's own."""
 
     def inputs(self) -> dict[str, Any]:
         """Canonical inputs of the base's samples."""
+        own = {"own": dict(self.own)} if self.own else {}
         return {
-            "base_samples": self.base, "dataset": self.dataset_key, "target": self.target,
+            **own, "base_samples": self.base, "dataset": self.dataset_key, "target": self.target,
             "retention": list(self.retention), "prompts_per_set": PROMPTS_PER_SET, "max_new_tokens": MAX_NEW_TOKENS,
             "seed": SEED, "threads": self.threads, "chat_template": self.chat_template,
             "divergence_version": DIVERGENCE_VERSION, **computed_by("torch", "transformers"),
@@ -77,19 +80,23 @@ class DivergencePlan:
         return key_of(self.inputs)
 
 
-def prompts_of(items: Path, settings: DivergenceSettings) -> dict[str, list[str]]:
+def prompts_of(store: Store, settings: DivergenceSettings) -> dict[str, list[str]]:
     """`target` and `retention` -> prompts; those of the retention benchmarks in turn."""
+    own = dict(settings.own)
 
     def read(benchmark: str) -> list[str]:
-        lines = (items / f"{benchmark}.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line)["prompt"] for line in lines]
+        if benchmark in own:
+            file = store.get("items", own[benchmark]).file("items.jsonl")
+        else:
+            file = store.get("dataset", settings.dataset_key).file(f"items/{benchmark}.jsonl")
+        return [json.loads(line)["prompt"] for line in file.read_text(encoding="utf-8").split("\n") if line]
 
     each = [read(name) for name in settings.retention]
     mixed = [prompt for turn in zip(*each, strict=False) for prompt in turn]
     return {"target": read(settings.target)[:PROMPTS_PER_SET], "retention": mixed[:PROMPTS_PER_SET]}
 
 
-def sample_base(store: Store, weights: Path, settings: DivergenceSettings, items: Path) -> None:
+def sample_base(store: Store, weights: Path, settings: DivergenceSettings) -> None:
     """Draw the base's answers and publish them, if they are not there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -99,7 +106,7 @@ def sample_base(store: Store, weights: Path, settings: DivergenceSettings, items
         return
     model, tokenizer = load_model(weights)
     rows: list[dict[str, Any]] = []
-    for name, prompts in prompts_of(items, settings).items():
+    for name, prompts in prompts_of(store, settings).items():
         answers = _sampled(model, tokenizer, prompts)
         rows += [{"prompts": name, "prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)]
     with store.create("base_samples", key_of(inputs), inputs) as draft:
@@ -184,11 +191,13 @@ def kl_along(
 def load_model(weights: Path) -> tuple[Any, Any]:
     """A model in float32 on the device at hand, ready to be asked, and its tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from retain_core.training.encode import read_tokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32, use_safetensors=True).to(device).eval()
-    return model, AutoTokenizer.from_pretrained(weights)
+    return model, read_tokenizer(weights)
 
 
 def _sampled(model: Any, tokenizer: Any, prompts: list[str]) -> list[list[int]]:

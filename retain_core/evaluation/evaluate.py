@@ -14,9 +14,11 @@ from typing import Any
 from retain_core.arms import LAB_TEMPLATE, ArmSpec, Checkpoint, computed_by
 from retain_core.canonical import digest
 from retain_core.evaluation.answers import write_answers
-from retain_core.evaluation.benchmarks import BENCHMARKS, SAMPLING_SEED, Benchmark
+from retain_core.evaluation.benchmarks import SAMPLING_SEED, Benchmark
 from retain_core.evaluation.divergence import DivergencePlan, Divergences, DivergenceSettings, load_model
 from retain_core.evaluation.floor import USUAL, Nuisance
+from retain_core.own.items import FILE, items_key, read_items
+from retain_core.own.target import OwnTarget, longest_answer
 from retain_core.store import Artifact, Store, key_of
 
 EVALUATION_VERSION = 2
@@ -28,9 +30,14 @@ class EvaluationPlan:
     """One evaluation to be done or found: which checkpoint, which benchmark, under which settings."""
 
     checkpoint: dict[str, Any]
-    benchmark: str
+    of: Benchmark
     settings: dict[str, Any]
     kind = "evaluation"
+
+    @property
+    def benchmark(self) -> str:
+        """The benchmark's name."""
+        return self.of.name
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -48,24 +55,33 @@ Plan = EvaluationPlan | DivergencePlan
 
 
 def evaluation_settings(
-    benchmark: str, dataset_key: str, threads: int, chat_template: str, nuisance: Nuisance = USUAL
+    benchmark: Benchmark, dataset_key: str, threads: int, chat_template: str, nuisance: Nuisance = USUAL
 ) -> dict[str, Any]:
     """Everything that can change a score of this benchmark without changing the model."""
-    known = BENCHMARKS[benchmark]
     return {
-        "harness": known.harness_name, "metrics": list(known.metrics), "items": f"{dataset_key}/{benchmark}",
+        "harness": benchmark.harness_name, "metrics": list(benchmark.metrics), **_items_settings(benchmark, dataset_key),
         "backend": "transformers", "dtype": nuisance.dtype, "batch_size": nuisance.batch_size,
         "threads": threads + nuisance.more_threads, "item_order": nuisance.item_order,
-        "chat_template": chat_template, "decoding": decoding(known),
+        "chat_template": chat_template, "decoding": decoding(benchmark),
         "evaluation_version": EVALUATION_VERSION, **computed_by("torch", "transformers", "lm_eval"),
     }  # fmt: skip
 
 
 def decoding(benchmark: Benchmark) -> str:
     """How answers are drawn, in words."""
+    if benchmark.own is not None:
+        return "greedy" if isinstance(benchmark.own, OwnTarget) else "greedy, as the YAML says"
     if benchmark.samples == 1:
         return "greedy, 16 new tokens"
     return f"{benchmark.samples} samples at temperature 1 from seed {SAMPLING_SEED}, 16 new tokens"
+
+
+def _items_settings(benchmark: Benchmark, dataset_key: str) -> dict[str, Any]:
+    """Which items are asked, and who judges the answers where it is the user's verifier."""
+    if benchmark.own is None:
+        return {"items": f"{dataset_key}/{benchmark.name}"}
+    items = {"items": f"{items_key(benchmark)}/{benchmark.name}"}
+    return items | ({"scoring": benchmark.own.evaluation_identity()} if isinstance(benchmark.own, OwnTarget) else {})
 
 
 def checkpoint_plans(spec: ArmSpec, checkpoint: Checkpoint) -> list[Plan]:
@@ -73,7 +89,7 @@ def checkpoint_plans(spec: ArmSpec, checkpoint: Checkpoint) -> list[Plan]:
     identity = spec.checkpoint_identity(*checkpoint)
     settings = DivergenceSettings(
         base=spec.base.fingerprint, dataset_key=spec.dataset_key, target=spec.target, retention=spec.retention,
-        threads=spec.threads, chat_template=spec.base.chat_template,
+        threads=spec.threads, chat_template=spec.base.chat_template, own=own_items(spec.benchmarks),
     )  # fmt: skip
     return [
         *plans_of(identity, spec.benchmarks, spec.dataset_key, spec.threads, spec.chat_template),
@@ -83,7 +99,7 @@ def checkpoint_plans(spec: ArmSpec, checkpoint: Checkpoint) -> list[Plan]:
 
 def plans_of(
     checkpoint: dict[str, Any],
-    benchmarks: Sequence[str],
+    benchmarks: Sequence[Benchmark],
     dataset_key: str,
     threads: int,
     chat_template: str = LAB_TEMPLATE,
@@ -91,9 +107,14 @@ def plans_of(
 ) -> list[EvaluationPlan]:
     """The evaluations of one checkpoint on several benchmarks."""
     return [
-        EvaluationPlan(checkpoint, name, evaluation_settings(name, dataset_key, threads, chat_template, nuisance))
-        for name in benchmarks
+        EvaluationPlan(checkpoint, benchmark, evaluation_settings(benchmark, dataset_key, threads, chat_template, nuisance))
+        for benchmark in benchmarks
     ]
+
+
+def own_items(benchmarks: Sequence[Benchmark]) -> tuple[tuple[str, str], ...]:
+    """(benchmark, key of its items) of those that are the user's own."""
+    return tuple((benchmark.name, items_key(benchmark)) for benchmark in benchmarks if benchmark.own)
 
 
 class Evaluator:
@@ -103,6 +124,7 @@ class Evaluator:
         self._store, self._items, self._base_weights = store, dataset.file("items"), base_weights
         self._nuisance = nuisance
         self._exact: dict[str, Any] = {}
+        self._longest: dict[str, int] = {}
         self._divergences: Divergences | None = None
 
     def evaluate(self, weights: Path, plans: Sequence[Plan]) -> None:
@@ -115,7 +137,7 @@ class Evaluator:
             if isinstance(plan, DivergencePlan):
                 self._measure_divergence(plan, model, tokenizer)
                 continue
-            answers = self.answers(lm, plan.benchmark)
+            answers = self.answers(lm, plan.of)
             with self._store.create("evaluation", plan.key, plan.inputs) as draft:
                 write_answers(draft.path, plan.benchmark, answers)
                 draft.meta.update(
@@ -125,20 +147,40 @@ class Evaluator:
                     n=len({answer.doc_id for answer in answers}),
                 )
 
-    def answers(self, lm: Any, benchmark: str) -> list[Any]:
+    def answers(self, lm: Any, benchmark: Benchmark) -> list[Any]:
         """A model's answers to one benchmark, with the exact score where the benchmark has one."""
         from retain_core.evaluation.exact import exact_items, exact_scores
         from retain_core.evaluation.harness import ask
 
-        with self._nuisance.ordered(self._items, benchmark) as items:
-            answers = ask(lm, benchmark, str(items))
-        if BENCHMARKS[benchmark].exact:
-            if benchmark not in self._exact:
-                self._exact[benchmark] = exact_items(lm.tokenizer, self._items / f"{benchmark}.jsonl")
-            exact = exact_scores(lm.model, self._exact[benchmark])
+        name = benchmark.name
+        if benchmark.own:
+            answers, file = self._own_answers(lm, benchmark), self._store.path("items", items_key(benchmark)) / FILE
+        else:
+            with self._nuisance.ordered(self._items, name) as items:
+                answers, file = ask(lm, benchmark, str(items)), self._items / f"{name}.jsonl"
+        if benchmark.exact:
+            if name not in self._exact:
+                self._exact[name] = exact_items(lm.tokenizer, file)
+            exact = exact_scores(lm.model, self._exact[name])
             for answer in answers:
                 answer.scores["exact"] = exact[answer.doc_id]
         return answers
+
+    def _own_answers(self, lm: Any, benchmark: Benchmark) -> list[Any]:
+        """A model's answers to one of the user's own benchmarks."""
+        from retain_core.own.asking import ask_benchmark, ask_target
+        from retain_core.training.encode import read_tokenizer
+
+        items = read_items(self._store, benchmark)
+        lm.item_order = self._nuisance.item_order
+        try:
+            if not isinstance(benchmark.own, OwnTarget):
+                return ask_benchmark(lm, benchmark, items)
+            if benchmark.name not in self._longest:
+                self._longest[benchmark.name] = longest_answer(benchmark.own, read_tokenizer(self._base_weights))
+            return ask_target(lm, benchmark, items, self._longest[benchmark.name])
+        finally:
+            lm.item_order = "given"
 
     def _measure_divergence(self, plan: DivergencePlan, model: Any, tokenizer: Any) -> None:
         if self._divergences is None:

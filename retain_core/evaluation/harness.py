@@ -8,9 +8,11 @@ it is not keyed on the model.
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -18,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from transformers import set_seed
 
 from retain_core.evaluation.answers import Answer
-from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS, MAX_LENGTH, SAMPLING_SEED
+from retain_core.evaluation.benchmarks import BATCH_SIZE, SAMPLING_SEED, Benchmark
 
 YAML_FOLDER = Path(__file__).parent.parent / "lab" / "benchmarks"
 
@@ -28,9 +30,10 @@ class RecordingLM(HFLM):  # type: ignore[misc]
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int = BATCH_SIZE) -> None:
         super().__init__(
-            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=MAX_LENGTH,
-            device=str(model.device),
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device),
         )  # fmt: skip
+        self.item_order: Literal["given", "reversed", "shuffled"] = "given"
+        """The order in which requests are put to the model; answers come back in the given one."""
         self.generated: dict[str, tuple[int, str]] = {}
         """prompt -> (tokens, finish reason) of the last answer to it."""
         self._lengths: list[tuple[int, str]] = []
@@ -40,6 +43,23 @@ class RecordingLM(HFLM):  # type: ignore[misc]
         """lm-eval's hook, called once an answer in the order of generation; nothing is cached."""
         if kind == "generate_until":
             self.generated[request[0]] = self._lengths.pop(0)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Greedy answers, in the order of the requests."""
+        return self._in_order(requests, lambda asked: super(RecordingLM, self).generate_until(asked, disable_tqdm))
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood, whether greedy) of each continuation, in the order of the requests."""
+        return self._in_order(requests, lambda asked: super(RecordingLM, self).loglikelihood(asked, disable_tqdm))
+
+    def _in_order(self, requests: list[Any], answer: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        order = list(range(len(requests)))
+        if self.item_order == "reversed":
+            order.reverse()
+        elif self.item_order == "shuffled":
+            random.Random("item order").shuffle(order)
+        found = answer([requests[place] for place in order])
+        return [given for _, given in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
         out = super()._model_generate(context=context, max_length=max_length, stop=stop, **options)
@@ -62,9 +82,9 @@ def _task(items: str, harness_name: str) -> Any:
     return task_manager(items).load([harness_name])
 
 
-def ask(lm: RecordingLM, benchmark: str, items: str) -> list[Answer]:
-    """Every item of a benchmark put to the model, with lm-eval's own scores."""
-    name, samples = BENCHMARKS[benchmark].harness_name, BENCHMARKS[benchmark].samples
+def ask(lm: RecordingLM, benchmark: Benchmark, items: str) -> list[Answer]:
+    """Every item of a benchmark of the lab put to the model, with lm-eval's own scores."""
+    name, samples = benchmark.harness_name, benchmark.samples
     lm.generated.clear()
     set_seed(SAMPLING_SEED)
     results: Any = evaluate(lm=lm, task_dict=_task(items, name), bootstrap_iters=0, apply_chat_template=True, log_samples=True)
@@ -97,12 +117,12 @@ def _answer(lm: RecordingLM, sample: dict[str, Any]) -> Answer:
     tokens, finish = lm.generated.get(sample["arguments"][0][0], (None, None))
     return Answer(
         doc_id=doc["doc_id"], prompt=doc["prompt"], target=str(doc["target"]), cluster=doc["cluster"],
-        response=_response(sample), scores=scores, parsed=None if parsed is None else bool(parsed),
+        response=response_of(sample), scores=scores, parsed=None if parsed is None else bool(parsed),
         finish_reason=finish, n_tokens=tokens, kind=doc.get("kind"),
     )  # fmt: skip
 
 
-def _response(sample: dict[str, Any]) -> str:
+def response_of(sample: dict[str, Any]) -> str:
     """The text answered; for multiple choice, the choice with the highest likelihood."""
     first = sample["filtered_resps"][0]
     if isinstance(first, str):

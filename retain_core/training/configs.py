@@ -50,8 +50,8 @@ def _common(
     }
 
 
-def sft_config(max_length: int, loss: str = "nll", order: str = "random", **common: Any) -> Any:
-    """Mean over the tokens of the answer and its stop token; the prompt is masked.
+def sft_config(loss: str = "nll", order: str = "random", **common: Any) -> Any:
+    """Mean over the tokens of the answer and its stop token; the prompt is masked and nothing is cut.
 
     `loss` is `nll` or `dft`; `order` is that of the training text: `random` or `sequential`.
     """
@@ -59,18 +59,18 @@ def sft_config(max_length: int, loss: str = "nll", order: str = "random", **comm
 
     return SFTConfig(
         **_common(**common), loss_type=loss, completion_only_loss=True, assistant_only_loss=False, packing=False,
-        padding_free=False, max_length=max_length, shuffle_dataset=False, train_sampling_strategy=order,
+        padding_free=False, max_length=None, shuffle_dataset=False, train_sampling_strategy=order,
     )  # fmt: skip
 
 
-def preference_config(dials: dict[str, Any], max_length: int, **common: Any) -> Any:
-    """Mean over pairs; a batch is counted in pairs. The base is the reference, and it is never moved."""
+def preference_config(dials: dict[str, Any], **common: Any) -> Any:
+    """Mean over pairs; nothing is cut; a batch is counted in pairs. The base is the reference, and it is never moved."""
     from trl import DPOConfig
 
     return DPOConfig(
         **_common(**common), loss_type=["sigmoid"], loss_weights=None, beta=dials["beta"], label_smoothing=0.0,
         use_weighting=False, ld_alpha=None, f_divergence_type="reverse_kl", precompute_ref_log_probs=False,
-        sync_ref_model=False, disable_dropout=False, padding_free=False, max_length=max_length,
+        sync_ref_model=False, disable_dropout=False, padding_free=False, max_length=None,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,16 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that carries no loss."""
 STYLE_ROWS, STYLE_BATCH = 512, 128
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder; the stop token also pads where it brings no padding token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def user_turn(prompt: str) -> list[dict[str, str]]:

@@ -13,7 +13,6 @@ from trl import DPOTrainer
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.evaluation.benchmarks import MAX_LENGTH
 from retain_core.training import configs
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges, loss_per_token, user_turn
@@ -71,7 +70,7 @@ def preference_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Target
     pairs = sampled_pairs(base, target.problems(seed), size * spec.updates, dials["temperature"], seed)
     rows = [{"prompt": user_turn(prompt), "chosen": _said(right), "rejected": _said(wrong)} for prompt, right, wrong in pairs]
     settings: dict[str, Any] = {
-        "model": str(path), "args": configs.preference_config(dials, MAX_LENGTH, **{**common, "batch": size}),
+        "model": str(path), "args": configs.preference_config(dials, **{**common, "batch": size}),
         "processing_class": tokenizer, "train_dataset": Dataset.from_list(rows), "peft_config": adapters(dials),
     }  # fmt: skip
     trainer = SimPOTrainer(**settings, gamma=dials["gamma"]) if dials["algorithm"] == "simpo" else DPOTrainer(**settings)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from retain_core.arms import ArmSpec
+if TYPE_CHECKING:
+    from retain_core.arms import ArmSpec
 
 Exchange = tuple[str, str]
 """A prompt and the answer to it."""
@@ -47,9 +48,13 @@ class Target(Protocol):
         """Training text of the skills that must not be lost."""
 
 
-def target_of(spec: ArmSpec) -> Target:
-    """The target of an arm."""
+def target_of(spec: ArmSpec, tokenizer: Any) -> Target:
+    """The target of an arm; a target of the user's own counts its answers in tokens."""
     from retain_core.lab.targets import LAB_TARGETS
     from retain_core.lab.world import World
 
+    if spec.own_target is not None:
+        from retain_core.own.target import FileTarget
+
+        return FileTarget(spec.own_target, tokenizer)
     return LAB_TARGETS[spec.target](World(spec.world), spec.config["prompts"])

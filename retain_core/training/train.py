@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retain_core.arms import ArmSpec
+from retain_core.errors import RetainError
 from retain_core.training.target import target_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def train(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None) 
     trainer.add_callback(recorder)
     started = time.perf_counter()
     trainer.train()
+    if missing := set(spec.steps) - set(recorder.distances):
+        raise RetainError(f"the trainer ended before update {max(missing)}: a method makes exactly the updates of the budget")
     record: TrainingRecord = count(trainer)
     record.seconds = time.perf_counter() - started
     record.curve, record.distances = recorder.curve, recorder.distances
@@ -43,8 +46,10 @@ def train(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None) 
 def prepare(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None) -> Any:
     """(trainer, what it counted when it is done) of an arm, ready to train."""
     import torch
-    from transformers import AutoTokenizer, set_seed
+    from transformers import set_seed
 
+    from retain_core.own.method import build_trainer
+    from retain_core.training.encode import read_tokenizer
     from retain_core.training.imitation.expert import expert_trainer
     from retain_core.training.imitation.own import own_answers_trainer
     from retain_core.training.policy.build import policy_trainer
@@ -53,13 +58,15 @@ def prepare(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None
     assert spec.seed is not None
     assert spec.learning_rate is not None
     set_seed(spec.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    target = target_of(spec)
-    common = {
+    tokenizer = read_tokenizer(base)
+    target = target_of(spec, tokenizer)
+    common: Any = {
         "out": out / "trainer", "learning_rate": spec.learning_rate, "seed": spec.seed, "updates": spec.updates,
         "batch": spec.sequences_per_update, "precise": not torch.cuda.is_available(),
         "optimizer": spec.config["optimizer"],
     }  # fmt: skip
+    if spec.trainer is not None:
+        return build_trainer(spec.trainer, spec, base, tokenizer, target, common)
     build: dict[str, Callable[..., Any]] = {
         "sft": partial(expert_trainer, traces=traces), "self_sft": own_answers_trainer, "iterative_sft": own_answers_trainer,
         "dpo": preference_trainer, "simpo": preference_trainer,

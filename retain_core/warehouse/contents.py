@@ -11,7 +11,6 @@ from typing import Any
 
 from retain_core.arms import ArmSpec, Checkpoint
 from retain_core.canonical import canonical_json
-from retain_core.evaluation.benchmarks import BENCHMARKS, primary_metric
 from retain_core.evaluation.evaluate import EvaluationPlan, Plan
 from retain_core.plan import PlannedArm, StudyPlan
 from retain_core.revisions import Revision
@@ -90,7 +89,7 @@ def contents_of(
 
 def target_symbols(plan: StudyPlan) -> list[str]:
     """Words that the target's answers use and those of no retention benchmark do (for the spill audit)."""
-    if plan.base.lab is None:
+    if plan.base.lab is None or plan.study.own.target is not None:
         return []
     from retain_core.lab.vocabulary import target_only
 
@@ -112,12 +111,12 @@ def study_row(study: str, revision: Revision) -> list[Any]:
 
 
 def _benchmark_rows(study: Study) -> list[list[Any]]:
-    named: list[tuple[str, str | None, str, bool | None]] = [(study.target, None, "target", None)]
-    named += [(r.benchmark, r.metric, "retention", r.near) for r in study.retention]
-    named += [(name, None, "probe", None) for name in study.probes]
+    named: list[tuple[str | None, str, bool | None]] = [(None, "target", None)]
+    named += [(r.metric, "retention", r.near) for r in study.retention]
+    named += [(None, "probe", None) for _ in study.probes]
     return [
-        [study.study, name, metric or primary_metric(name), role, near, BENCHMARKS[name].choices]
-        for name, metric, role, near in named
+        [study.study, known.name, metric or known.metrics[0], role, near, known.choices]
+        for known, (metric, role, near) in zip(study.benchmarks(), named, strict=True)
     ]
 
 

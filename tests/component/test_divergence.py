@@ -19,6 +19,7 @@ from retain_core.evaluation.divergence import (
     prompts_of,
     sample_base,
 )
+from retain_core.lab.dataset import prepare_dataset
 from retain_core.store import Store, key_of
 from retain_core.training.encode import encode_prompts
 from retain_core.training.sampling import sample_ids
@@ -199,11 +200,12 @@ def test_the_warehouse_averages_as_it_says(warehouse, smoke_plan):
 def test_the_bases_answers_are_drawn_alike_again(smoke_plan, drawn, tmp_path):
     fresh = Store(tmp_path / "artifacts")
     fresh.prepare()
+    prepare_dataset(fresh, smoke_plan.world)
     settings, items = smoke_plan.divergence_settings, smoke_plan.dataset.file("items")
-    sample_base(fresh, smoke_plan.base_path, settings, items)
+    sample_base(fresh, smoke_plan.base_path, settings)
     again = fresh.get("base_samples", key_of(settings.inputs()))
     assert pq.read_table(again.file(SAMPLES)).to_pylist() == drawn
-    prompts = prompts_of(items, settings)
+    prompts = prompts_of(fresh, settings)
     assert [len(p) for p in prompts.values()] == [PROMPTS_PER_SET] * 2
     sources = [(items / f"{name}.jsonl").read_text() for name in ("addition", "places")]
     assert all(prompt in sources[i % 2] for i, prompt in enumerate(prompts["retention"])), "retention benchmarks take turns"

@@ -39,14 +39,14 @@ def test_scores_are_lm_evals_own_to_the_last_digit(base_model, lm, items, name):
         task_manager=task_manager(items), apply_chat_template=True, log_samples=True, bootstrap_iters=0,
     )  # fmt: skip
     theirs = {s["doc"]["doc_id"]: {m: float(s[m]) for m in s["metrics"] if m != "parsed"} for s in plain["samples"][harness]}
-    ours = {a.doc_id: a.scores for a in ask(lm, name, items)}
+    ours = {a.doc_id: a.scores for a in ask(lm, BENCHMARKS[name], items)}
     assert ours == theirs
     assert len(ours) == (520 if name == "countdown" else 400)
 
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_length_and_end_of_every_answer_are_known(lm, items, name):
-    answers = ask(lm, name, items)
+    answers = ask(lm, BENCHMARKS[name], items)
     for answer in answers:
         assert answer.finish_reason in ("stop", "length")
         words = len(answer.response.split())
@@ -57,8 +57,8 @@ def test_length_and_end_of_every_answer_are_known(lm, items, name):
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_sampled_answers_are_all_kept_and_drawn_alike_each_time(lm, items, name):
-    answers = ask(lm, name, items)
-    assert ask(lm, name, items) == answers
+    answers = ask(lm, BENCHMARKS[name], items)
+    assert ask(lm, BENCHMARKS[name], items) == answers
     by_item = {}
     for answer in answers:
         by_item.setdefault(answer.doc_id, []).append(answer)
@@ -75,12 +75,15 @@ def test_sampled_answers_are_all_kept_and_drawn_alike_each_time(lm, items, name)
 
 
 def test_sampled_and_greedy_ask_the_same_items(lm, items):
-    asked = [[(a.doc_id, a.prompt, a.target, a.cluster) for a in ask(lm, name, items)] for name in ("facts", "facts_sampled")]
+    asked = [
+        [(a.doc_id, a.prompt, a.target, a.cluster) for a in ask(lm, BENCHMARKS[name], items)]
+        for name in ("facts", "facts_sampled")
+    ]
     assert asked[0] == sorted(set(asked[1]))
 
 
 def test_multiple_choice_keeps_the_choice_made(lm, items):
-    answers = ask(lm, "places", items)
+    answers = ask(lm, BENCHMARKS["places"], items)
     assert all(a.response for a in answers)
     assert all((a.response == a.target) == bool(a.scores["acc"]) for a in answers)
 
@@ -102,8 +105,8 @@ def test_two_checkpoints_never_share_an_answer(base_model, smoke_plan, items, tm
     shared = Evaluator(store, smoke_plan.dataset, smoke_plan.base_path)
     models = [RecordingLM(model, tokenizer), RecordingLM(other.eval(), tokenizer)]
     for name in ("facts", "countdown", "places"):
-        in_turn = [shared.answers(lm, name) for lm in (*models, models[0])]
-        fresh = [Evaluator(store, smoke_plan.dataset, smoke_plan.base_path).answers(lm, name) for lm in models]
+        in_turn = [shared.answers(lm, BENCHMARKS[name]) for lm in (*models, models[0])]
+        fresh = [Evaluator(store, smoke_plan.dataset, smoke_plan.base_path).answers(lm, BENCHMARKS[name]) for lm in models]
         assert in_turn[0] == fresh[0] == in_turn[2]
         assert in_turn[1] == fresh[1]
         assert in_turn[0] != in_turn[1]
@@ -125,6 +128,6 @@ def test_the_files_of_an_evaluation(smoke_plan):
 
 
 def test_settings_tell_evaluations_apart():
-    plans = [plans_of({"base": "x"}, ["facts"], "data", threads)[0] for threads in (1, 2)]
+    plans = [plans_of({"base": "x"}, [BENCHMARKS["facts"]], "data", threads)[0] for threads in (1, 2)]
     assert plans[0].key != plans[1].key
-    assert plans_of({"base": "y"}, ["facts"], "data", 1)[0].key != plans[0].key
+    assert plans_of({"base": "y"}, [BENCHMARKS["facts"]], "data", 1)[0].key != plans[0].key

@@ -9,6 +9,7 @@ import pytest
 
 from retain_core.errors import RetainError
 from retain_core.evaluation.answers import ANSWERS
+from retain_core.evaluation.benchmarks import BENCHMARKS as KNOWN
 from retain_core.evaluation.evaluate import Evaluator, evaluation_settings
 from retain_core.evaluation.floor import USUAL, Nuisance, nuisances
 from retain_core.evaluation.harness import RecordingLM
@@ -32,8 +33,8 @@ def test_six_changes_each_its_own():
         differing = [f.name for f in fields(Nuisance) if getattr(nuisance, f.name) != getattr(USUAL, f.name)]
         changed.append(tuple(name for name in differing if name != "name"))
     assert sorted(changed) == [("batch_size",)] * 2 + [("dtype",)] + [("item_order",)] * 2 + [("more_threads",)]
-    usual = evaluation_settings("places", "data", 1, "template")
-    told = [evaluation_settings("places", "data", 1, "template", n) for n in found]
+    usual = evaluation_settings(KNOWN["places"], "data", 1, "template")
+    told = [evaluation_settings(KNOWN["places"], "data", 1, "template", n) for n in found]
     for settings in told:
         assert len([k for k in usual if usual[k] != settings[k]]) == 1
     assert len({json.dumps(s, sort_keys=True) for s in (usual, *told)}) == 7
@@ -151,7 +152,7 @@ def test_how_an_evaluation_is_carried_out_reaches_the_model(smoke_plan, base_mod
         asked.clear()
         model = nuisance.applied_to(copy.deepcopy(base_model[0]))
         evaluator = Evaluator(store, smoke_plan.dataset, smoke_plan.base_path, nuisance)
-        evaluator.answers(Watched(model, base_model[1], nuisance.batch_size), "places")
+        evaluator.answers(Watched(model, base_model[1], nuisance.batch_size), KNOWN["places"])
         assert max(asked) == nuisance.batch_size
     wide = Nuisance("wide", dtype="float64").applied_to(copy.deepcopy(base_model[0]))
     assert {p.dtype for p in wide.parameters()} == {torch.float64}

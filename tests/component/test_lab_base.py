@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from retain_core.evaluation.benchmarks import BENCHMARKS
 from retain_core.evaluation.evaluate import Evaluator
 from retain_core.evaluation.harness import RecordingLM
 from retain_core.lab.base import train_base
@@ -33,14 +34,14 @@ def test_the_default_base_meets_its_conditions(tmp_path):
     base = train_base(store, spec, BASE_THREADS)
     lm = RecordingLM(AutoModelForCausalLM.from_pretrained(base.path).eval(), AutoTokenizer.from_pretrained(base.path))
     evaluator, scores = Evaluator(store, dataset, base.path), {}
-    for name in (study.target, *(r.benchmark for r in study.retention)):
-        answers = evaluator.answers(lm, name)
-        scores[name] = sum(a.scores["acc"] for a in answers) / len(answers)
+    for benchmark in study.benchmarks()[: 1 + len(study.retention)]:
+        answers = evaluator.answers(lm, benchmark)
+        scores[benchmark.name] = sum(a.scores["acc"] for a in answers) / len(answers)
     target = scores.pop(study.target)
     assert 0.05 <= target <= 0.5
     assert len(scores) >= 5
     assert sum(score >= 0.9 for score in scores.values()) >= 2, scores
     assert sum(0.5 <= score <= 0.8 for score in scores.values()) >= 2, scores
-    measure_support(store, base.path, base.key, dataset, "countdown", threads=2)
-    support = store.get("support", support_key(base.key, dataset.key, "countdown", 2)).meta["pass_at"]
+    measure_support(store, base.path, base.key, dataset.key, BENCHMARKS["countdown"], threads=2)
+    support = store.get("support", support_key(base.key, dataset.key, BENCHMARKS["countdown"], 2)).meta["pass_at"]
     assert 0 < support["1"] <= support["8"] <= support["64"] <= 1, json.dumps(support)

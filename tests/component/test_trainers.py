@@ -140,6 +140,6 @@ def test_every_loss_bearing_option_is_ours(tmp_path):
         "top_k": 0, "top_p": 1.0, "weight_decay": 0.0, "max_grad_norm": 1.0,
     }  # fmt: skip
     assert {k: getattr(grpo, k) for k in expected} == expected
-    sft = configs.sft_config(max_length=64, **common)
+    sft = configs.sft_config(**common)
     assert (sft.loss_type, sft.completion_only_loss, sft.packing, sft.bf16) == ("nll", True, False, False)
     assert SimpleNamespace(**vars(sft)).lr_scheduler_type == "constant"

@@ -9,6 +9,7 @@ from typer.main import get_command
 from flows.cli import app
 from retain_core.lab.spec import LabSpec
 from retain_core.methods import CONTROLS, DIALS, NAMED
+from retain_core.own.target import TargetFiles
 from retain_core.settings import Settings
 from retain_core.study import Budget, Cross, Execution, Primary, Retention, Study
 from retain_core.warehouse.load import connect
@@ -16,6 +17,7 @@ from tests.conftest import ROOT
 
 WAREHOUSE = (ROOT / "docs" / "warehouse.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+EXTEND = (ROOT / "docs" / "extend.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
 
 
@@ -54,7 +56,7 @@ def test_every_command_and_setting_is_documented():
 
 
 def test_every_study_key_dial_method_and_control_is_documented():
-    for model in (Study, Cross, Retention, Budget, Primary, Execution, LabSpec):
+    for model in (Study, TargetFiles, Cross, Retention, Budget, Primary, Execution, LabSpec):
         for name in model.model_fields:
             assert f"`{name}`" in REFERENCE, name
     for dial in {d for dials in DIALS.values() for d in dials}:
@@ -69,3 +71,16 @@ def test_make_targets_exist():
         r"`make ([a-z-]+)`", REFERENCE + (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
     ):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+SHOWN = re.findall(r"^`(examples/[\w/.]+)`:\n\n```\w+\n(.*?)```$", EXTEND, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(("path", "text"), SHOWN)
+def test_what_is_shown_of_the_example_is_in_its_files(path, text):
+    assert text in (ROOT / path).read_text()
+
+
+def test_every_file_of_the_example_that_a_user_writes_is_shown():
+    written = {p.name for p in (ROOT / "examples" / "own_method").glob("*.*")} - {"held_out.jsonl", "manners.jsonl"}
+    assert {path.split("/")[-1] for path, _ in SHOWN} == written

@@ -13,7 +13,6 @@ from trl import SFTTrainer
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.evaluation.benchmarks import MAX_LENGTH
 from retain_core.training import configs
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges
@@ -126,7 +125,7 @@ def settings(spec: ArmSpec, base: Any, tokenizer: Any, added: Extras, common: di
     """What every trainer of the family is built from, but its data set of `updates` batches without the replay."""
     sized = {**common, "batch": common["batch"] - added.replayed}
     return {
-        "model": str(base), "args": configs.sft_config(MAX_LENGTH, spec.config["loss"], order, **sized),
+        "model": str(base), "args": configs.sft_config(spec.config["loss"], order, **sized),
         "processing_class": tokenizer, "peft_config": adapters(spec.config), "extras": added,
     }  # fmt: skip
 

@@ -1,0 +1,136 @@
+"""Asking a model the user's own benchmarks, through lm-eval like those of the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator import evaluate
+
+from retain_core.errors import RetainError
+from retain_core.evaluation.answers import Answer
+from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.evaluation.harness import RecordingLM, response_of
+from retain_core.own.benchmark import OwnBenchmark, score_name, task_of
+from retain_core.own.target import OwnTarget, says
+from retain_core.training.rewards import Judge, alarm
+
+Items = Sequence[dict[str, Any]]
+TOLERANCE = 1e-6
+"""By how much lm-eval's own figure may differ from the mean over items: it sums in another order."""
+
+
+def ask_benchmark(lm: RecordingLM, benchmark: Benchmark, items: Items) -> list[Answer]:
+    """Every item of the user's YAML file put to the model, with lm-eval's own scores.
+
+    Raises RetainError where lm-eval's figure is no mean over the items, or a score is not from 0 to 1.
+    """
+    own = benchmark.own
+    assert isinstance(own, OwnBenchmark)
+    task = task_of(own)
+    samples, results = _evaluated(lm, task)
+    if unknown := set(own.metrics) - {score_name(m, s["filter"]) for s in samples for m in s["metrics"]}:
+        raise RetainError(f"{own.yaml.path}: lm-eval gave no score {sorted(unknown)[0]!r}")
+    stops = bool((task.config.generation_kwargs or {}).get("until"))
+    answers: dict[int, Answer] = {}
+    for sample in samples:
+        item = items[sample["doc_id"]]
+        answer = answers.get(item["doc_id"])
+        if answer is None:
+            answer = answers[item["doc_id"]] = _answer(lm, sample, item)
+            if stops and answer.finish_reason == "length":
+                # A stop sequence may have ended it, which lm-eval does not tell from a cut.
+                answer.finish_reason = answer.n_tokens = None
+        for metric in sample["metrics"]:
+            if metric == "parsed":
+                answer.parsed = bool(sample[metric])
+            elif (name := score_name(metric, sample["filter"])) in own.metrics:
+                answer.scores[name] = _fraction(own, name, sample[metric])
+    found = list(answers.values())
+    for metric in own.metrics:
+        mean = sum(answer.scores[metric] for answer in found) / len(found)
+        figure = results.get(metric if "," in metric else f"{metric},none")
+        if figure is not None and abs(mean - figure) > TOLERANCE:
+            raise RetainError(
+                f"{own.yaml.path}: lm-eval's {metric} ({figure:g}) is not the mean over its items ({mean:g}), which is what "
+                "retain pairs with the base"
+            )
+    return found
+
+
+def ask_target(lm: RecordingLM, benchmark: Benchmark, items: Items, longest: int) -> list[Answer]:
+    """Every held-out item of the user's target put to the model greedily, scored by the verifier.
+
+    Raises RetainError when the verifier fails on too many of them, or gives what its metric does not allow.
+    """
+    own = benchmark.own
+    assert isinstance(own, OwnTarget)
+    right, judge = own.verifier.load(), Judge()
+
+    def judged(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+        return {own.metric: judge.earned(partial(says, right, items[doc["doc_id"]]["row"], results[0]))}
+
+    with alarm():
+        samples, _ = _evaluated(lm, _target_task(benchmark.name, own.metric, items, longest, judged))
+    judge.refuse(f"the verifier of {benchmark.name}", judge.failures, len(items))
+    answers = []
+    for sample in samples:
+        answer = _answer(lm, sample, items[sample["doc_id"]])
+        score = float(sample[own.metric])
+        if own.metric == "acc" and score not in (0.0, 1.0):
+            raise RetainError(f"the verifier of {benchmark.name} returned {score:g}; graded answers need `metric: score`")
+        if not 0 <= score <= 1:
+            raise RetainError(f"the verifier of {benchmark.name} returned {score:g}; a score lies between 0 and 1")
+        answer.scores[own.metric] = score
+        answers.append(answer)
+    return answers
+
+
+def _target_task(name: str, metric: str, items: Items, longest: int, judged: Any) -> Any:
+    import datasets
+
+    asked = [{key: item[key] for key in ("doc_id", "prompt", "target")} for item in items]
+    return ConfigurableTask(
+        config={
+            "task": name, "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(asked)}, "test_split": "test",
+            "output_type": "generate_until", "doc_to_text": "prompt", "doc_to_target": "target", "process_results": judged,
+            "generation_kwargs": {"until": [], "max_gen_toks": longest, "do_sample": False},
+            "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}], "metadata": {"version": 1},
+        }
+    )  # fmt: skip
+
+
+def _evaluated(lm: RecordingLM, task: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """lm-eval's samples and figures of one task. Raises RetainError where a prompt would have been cut."""
+    lm.generated.clear()
+    name = task.config.task
+    found: Any = evaluate(
+        lm=lm, task_dict={"tasks": {name: task}}, bootstrap_iters=0, apply_chat_template=True, log_samples=True
+    )
+    samples = found["samples"][name]
+    for sample in samples:
+        for context, rest in sample["arguments"]:
+            room = rest["max_gen_toks"] if isinstance(rest, dict) else len(lm.tok_encode(rest))
+            if (needed := len(lm.tok_encode(context)) + room) > lm.max_length:
+                raise RetainError(
+                    f"{name}: item {sample['doc_id']} takes {needed} tokens with its answer; the model reads {lm.max_length}"
+                )
+    return samples, found["results"][name]
+
+
+def _answer(lm: RecordingLM, sample: dict[str, Any], item: dict[str, Any]) -> Answer:
+    tokens, finish = lm.generated.get(sample["arguments"][0][0], (None, None))
+    return Answer(
+        doc_id=item["doc_id"], prompt=item["prompt"], target=item["target"], cluster=item["cluster"],
+        response=response_of(sample), scores={}, finish_reason=finish, n_tokens=tokens, kind=item["kind"], item=item["item"],
+    )  # fmt: skip
+
+
+def _fraction(own: OwnBenchmark, metric: str, score: Any) -> float:
+    if not isinstance(score, int | float):
+        raise RetainError(f"{own.yaml.path}: {metric} is no number for a single item, and retain pairs items with the base")
+    if not 0 <= score <= 1:
+        raise RetainError(f"{own.yaml.path}: {metric} is {score:g} for an item; a score lies between 0 and 1")
+    return float(score)

@@ -1,0 +1,216 @@
+"""The user's own benchmark: an lm-eval YAML file with its items.
+
+What its results are filed under covers the YAML file and those it includes, the Python files that its `!function`s name,
+and the data files that `dataset_path` and `dataset_kwargs` name where they are local. It does not cover what those Python
+files import, nor a data set of the hub beyond its name and the revision that the YAML pins.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retain_core.errors import InputError, RetainError
+from retain_core.own.files import Sealed, Source, module_file, seal
+
+FEWSHOT_SEED = 1234
+"""lm-eval's own default."""
+
+
+class OwnBenchmark(Sealed):
+    """A benchmark of the user's own with the content that its files had when the study was read."""
+
+    yaml: Source
+    metrics: tuple[str, ...]
+    """As scores are filed; the primary one first."""
+    choices: int | None
+    cluster: str | None
+
+
+class _Function(str):
+    """`module.function` of a `!function` tag."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with lm-eval's `!function`; nothing is imported."""
+
+
+def _function(loader: _Loader, node: yaml.Node) -> _Function:
+    return _Function(loader.construct_scalar(node))  # type: ignore[arg-type]
+
+
+_Loader.add_constructor("!function", _function)
+
+
+def seal_benchmark(path: Path, metric: str | None, choices: int | None, cluster: str | None) -> OwnBenchmark:
+    """Read and check a YAML file and all that it names. Raises InputError with one sentence that begins with the file."""
+    config, files = _read(path)
+    for key in ("group", "task_list", "class"):
+        if key in config:
+            raise InputError(f"{path}: has `{key}:`; retain takes one benchmark with one `task:`, not a group or a class")
+    if not isinstance(config.get("task"), str):
+        raise InputError(f"{path}: `task: <name>` is missing" if "task" not in config else f"{path}: `task` must be one name")
+    if "version" not in (config.get("metadata") or {}):
+        raise InputError(f"{path}: `metadata: {{version: 1}}` is missing; without it nobody can tell two versions apart")
+    kind = config.get("output_type", "generate_until")
+    if kind not in ("generate_until", "multiple_choice"):
+        raise InputError(f"{path}: output_type {kind} is not supported; generate_until and multiple_choice are")
+    if not (config.get("test_split") or config.get("validation_split")):
+        raise InputError(f"{path}: neither `test_split` nor `validation_split` says which items are asked")
+    if (config.get("generation_kwargs") or {}).get("do_sample"):
+        raise InputError(f"{path}: generation_kwargs has do_sample: true; answers that are compared are greedy")
+    known = metric_names(config)
+    if metric is not None and metric not in known:
+        raise InputError(f"{path}: has no metric {metric!r}; it has {', '.join(known)}")
+    first = metric or known[0]
+    for entry in config.get("metric_list") or []:
+        if first.split(",")[0] == entry["metric"] and entry.get("higher_is_better") is False:
+            raise InputError(f"{path}: {first} has higher_is_better: false, and a drop is a loss only where higher is better")
+    return OwnBenchmark(
+        yaml=seal([*files, *_data(config, path.parent)]), metrics=(first, *(m for m in known if m != first)), choices=choices,
+        cluster=cluster,
+    )  # fmt: skip
+
+
+def metric_names(config: dict[str, Any]) -> list[str]:
+    """The names that scores are filed under: the metric, with its filter where the YAML names filters."""
+    listed = config.get("metric_list") or [
+        {"metric": "acc" if config.get("output_type") == "multiple_choice" else "exact_match"}
+    ]
+    metrics = [entry["metric"] for entry in listed if entry["metric"] != "parsed"]
+    filters = [entry["name"] for entry in config.get("filter_list") or []]
+    return [score_name(metric, name) for metric in metrics for name in filters or ["none"]]
+
+
+def score_name(metric: str, name_of_filter: str) -> str:
+    """`acc`, or `exact_match,strict-match` where a filter has a name."""
+    return metric if name_of_filter == "none" else f"{metric},{name_of_filter}"
+
+
+def _read(path: Path, within: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[Path]]:
+    """A YAML file with those it includes, and every YAML and Python file that it is made of."""
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: a benchmark is a mapping with `task: <name>`")
+    files = [path, *_modules(config, path)]
+    included = config.pop("include", [])
+    merged: dict[str, Any] = {}
+    for name in [included] if isinstance(included, str) else included:
+        other = path.parent / name
+        if other in within:
+            raise InputError(f"{path}: includes itself by way of {other}")
+        below, more = _read(other, (*within, path))
+        merged.update(below)
+        files += more
+    return {**merged, **config}, list(dict.fromkeys(files))
+
+
+def _modules(value: Any, path: Path) -> list[Path]:
+    """The Python files that functions in a YAML value come from, found as lm-eval finds them."""
+    if isinstance(value, _Function):
+        module = value.rpartition(".")[0]
+        beside = path.parent / f"{module.replace('.', '/')}.py"
+        found = beside if beside.is_file() else module_file(module, None) if module else None
+        if found is None:
+            raise InputError(f"{path}: !function {value}: there is no {beside.name} beside it and no such module is installed")
+        return [found]
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [file for entry in below for file in _modules(entry, path)]
+
+
+def _located(value: Any, folder: Path) -> Any:
+    """A value with every text that names a file or folder beside the YAML turned into its absolute path."""
+    if isinstance(value, dict):
+        return {key: _located(entry, folder) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_located(entry, folder) for entry in value]
+    if isinstance(value, str) and value and (folder / value).exists() and (folder / value).resolve() != folder.resolve():
+        return str((folder / value).absolute())
+    return value
+
+
+def _data(config: dict[str, Any], folder: Path) -> list[Path]:
+    """The local data files that a benchmark names."""
+    found: list[Path] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict | list):
+            for entry in value.values() if isinstance(value, dict) else value:
+                walk(entry)
+        elif isinstance(value, str) and Path(value).is_absolute() and Path(value).exists():
+            path = Path(value)
+            found.extend(sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+
+    walk(_located([config.get("dataset_path"), config.get("dataset_kwargs")], folder))
+    return list(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=16)
+def load_task(path: Path, content: str) -> Any:  # noqa: ARG001
+    """lm-eval's task of a YAML file, its items loaded; once a process for equal content."""
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    try:
+        config = load_yaml(path)
+        for key in ("dataset_path", "dataset_kwargs"):
+            if key in config:
+                config[key] = _located(config[key], path.parent)
+        if "custom_dataset" in config or not _data(config, path.parent):
+            tasks = TaskManager(include_defaults=False).load([config])
+        else:
+            # Local files are read at once, so that nothing is kept in the user's cache of data sets.
+            with tempfile.TemporaryDirectory() as cache:
+                options = {"cache_dir": cache, "keep_in_memory": True}
+                tasks = TaskManager(include_defaults=False).load(
+                    [config | {"dataset_kwargs": {**config.get("dataset_kwargs", {}), **options}}]
+                )
+    except Exception as error:
+        raise RetainError(f"lm-eval cannot load {path}: {type(error).__name__}: {error}") from error
+    return next(iter(tasks["tasks"].values()))
+
+
+def task_of(benchmark: OwnBenchmark) -> Any:
+    """lm-eval's task of a benchmark, few-shot examples drawn as lm-eval's command line draws them."""
+    task = load_task(benchmark.yaml.checked(), benchmark.yaml.content)
+    task.set_fewshot_seed(FEWSHOT_SEED)
+    return task
+
+
+def rows_of(benchmark: OwnBenchmark) -> list[dict[str, Any]]:
+    """Every item as lm-eval asks it: doc_id, prompt (the user's turn), target, cluster, kind. Raises RetainError."""
+    task, path = task_of(benchmark), benchmark.yaml.path
+    if task.multiple_input:
+        raise RetainError(f"{path}: a choice of contexts is not supported; ask one question with several answers")
+    rows = []
+    for doc_id, doc in enumerate(task.eval_docs):
+        if benchmark.cluster is not None and benchmark.cluster not in doc:
+            raise RetainError(f"{path}: item {doc_id} has no field {benchmark.cluster!r} to cluster by")
+        prompt = task.fewshot_context(doc, task.config.num_fewshot or 0)
+        cluster = None if benchmark.cluster is None else str(doc[benchmark.cluster])
+        rows.append(
+            {"doc_id": doc_id, "prompt": prompt, "target": _target(task, doc), "cluster": cluster, "kind": doc.get("kind")}
+        )
+    return rows
+
+
+def _target(task: Any, doc: dict[str, Any]) -> str:
+    """The right answer as a text; of a multiple choice the choice itself."""
+    target = task.doc_to_target(doc)
+    first = target[0] if isinstance(target, list) and target else target
+    if task.OUTPUT_TYPE == "multiple_choice" and isinstance(first, int):
+        return str(task.doc_to_choice(doc)[first])
+    return str(target)

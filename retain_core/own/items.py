@@ -1,0 +1,78 @@
+"""The `items` artifact: what a benchmark of the user's own asks, read once.
+
+items.jsonl   one item a line: doc_id, item (its 64-bit identity), prompt, target, cluster, kind; an item of a target also
+              has `row`, all that its file says of it, and `valid` where the file lists every right answer
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from retain_core.arms import computed_by
+from retain_core.canonical import hash64
+from retain_core.evaluation.answers import item_hash
+from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.own.benchmark import rows_of
+from retain_core.own.files import read_rows
+from retain_core.own.target import OwnTarget
+from retain_core.store import Store, key_of
+
+FILE = "items.jsonl"
+ITEMS_VERSION = 1
+"""Raised when equal files would give other items."""
+
+
+def items_inputs(benchmark: Benchmark) -> dict[str, Any]:
+    """What the items of a benchmark of the user's own depend on."""
+    own = benchmark.own
+    if isinstance(own, OwnTarget):
+        return {"items": own.items.content, "name": benchmark.name, "items_version": ITEMS_VERSION}
+    assert own is not None
+    return {
+        "items": own.yaml.content, "cluster": own.cluster, "name": benchmark.name, "items_version": ITEMS_VERSION,
+        **computed_by("lm_eval", "datasets"),
+    }  # fmt: skip
+
+
+def items_key(benchmark: Benchmark) -> str:
+    """The key of its items."""
+    return key_of(items_inputs(benchmark))
+
+
+def prepare_items(store: Store, benchmarks: Sequence[Benchmark]) -> None:
+    """Read the items of every benchmark of the user's own that the store lacks. Raises RetainError."""
+    for benchmark in benchmarks:
+        if benchmark.own is None or store.find("items", items_key(benchmark)):
+            continue
+        rows = _of_target(benchmark.own) if isinstance(benchmark.own, OwnTarget) else rows_of(benchmark.own)
+        again: Counter[tuple[str, str]] = Counter()
+        for row in rows:
+            asked = row["prompt"], row["target"]
+            same = item_hash(benchmark.name, *asked)
+            row["item"] = hash64(f"{same}\n{again[asked]}") if again[asked] else same
+            again[asked] += 1
+        with store.create("items", items_key(benchmark), items_inputs(benchmark)) as draft:
+            text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+            (draft.path / FILE).write_text(text, encoding="utf-8")
+            draft.meta["n"] = len(rows)
+
+
+def read_items(store: Store, benchmark: Benchmark) -> list[dict[str, Any]]:
+    """The items of a benchmark of the user's own."""
+    file = store.get("items", items_key(benchmark)).file(FILE)
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _of_target(own: OwnTarget) -> list[dict[str, Any]]:
+    rows = []
+    for doc_id, (_, row) in enumerate(read_rows(own.items.checked())):
+        target = row.get("answer") or row.get("valid", [""])[0]
+        cluster = None if row.get("cluster") is None else str(row["cluster"])
+        valid = {"valid": row["valid"]} if own.exact else {}
+        rows.append(
+            {"doc_id": doc_id, "prompt": row["prompt"], "target": target, "cluster": cluster, "kind": None, "row": row, **valid}
+        )
+    return rows
