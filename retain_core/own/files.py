@@ -187,6 +187,8 @@ def _problem(row: Any) -> str | None:
     valid = row.get("valid", [""])
     if not isinstance(valid, list) or not valid or not all(isinstance(text, str) for text in valid):
         return "`valid` must be a list of texts, every answer that is right"
+    if len(set(valid)) < len(valid):
+        return "`valid` lists an answer twice"
     if not isinstance(row.get("cluster", ""), str | int):
         return "`cluster` must be a text or a whole number"
     return None

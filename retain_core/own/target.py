@@ -81,10 +81,13 @@ def seal_target(files: TargetFiles, folder: Path) -> OwnTarget:
         raise InputError(f"{train}: no row says an `answer`, so say how many tokens to sample, such as `longest_answer: 16`")
     retention = None
     if files.retention:
-        for number, row in read_rows(folder / files.retention):
+        text, asked = folder / files.retention, {row["prompt"] for _, row in held_out}
+        for number, row in read_rows(text):
             if "answer" not in row:
-                raise InputError(f"{folder / files.retention}:{number}: `answer` is missing, which replay trains on")
-        retention = seal([folder / files.retention])
+                raise InputError(f"{text}:{number}: `answer` is missing, which replay trains on")
+            if row["prompt"] in asked:
+                raise InputError(f"{text}:{number}: this prompt is a held-out item of {items}; hold it out")
+        retention = seal([text])
     return OwnTarget(
         train=seal([train]), items=seal([items]), retention=retention,
         verifier=locate("target.verifier", files.verifier, folder, VERIFIERS),

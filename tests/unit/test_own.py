@@ -78,6 +78,7 @@ def keys(study):
         ("train.jsonl", '"prompt"', '"promt"', "train.jsonl:1: `prompt` must be a text"),
         ("train.jsonl", '"answer"', '"anwser"', "train.jsonl:1: `answer` is missing, which sft imitates"),
         ("held_out.jsonl", '"valid"', '"vlid"', "held_out.jsonl:1: `valid` is missing, but line 2 has it"),
+        ("held_out.jsonl", '"valid": [', '"valid": ["x", "x", ', "held_out.jsonl:1: `valid` lists an answer twice"),
         ("held_out.jsonl", '"valid": [', '"valid": [3, ', "held_out.jsonl:1: `valid` must be a list of texts"),
         ("verifier.py", "def right(answer", "def right(answer answer", "verifier.py:6: not valid Python"),
     ],
@@ -94,6 +95,18 @@ def test_a_prompt_is_trained_on_or_held_out(example):
     assert f"held_out.jsonl:150: this prompt is line 1 of {example / 'train.jsonl'}" in refused(example)
     (example / "train.jsonl").write_text(f"{first}\n{first}\n")
     assert "train.jsonl:2: the prompt of line 1 again" in refused(example)
+
+
+def test_text_to_retain_has_answers_and_no_held_out_prompt(example):
+    edit(example, "study.yaml", "train: train", "retention: text.jsonl, train: train")
+    text = example / "text.jsonl"
+    text.write_text('{"prompt": "x"}\n')
+    assert "text.jsonl:1: `answer` is missing" in refused(example)
+    text.write_text('{"prompt": "x", "answer": "y"}\n' + (example / "held_out.jsonl").read_text())
+    assert "text.jsonl:2: this prompt is a held-out item" in refused(example)
+    text.write_text('{"prompt": "x", "answer": "y"}\n')
+    edit(example, "study.yaml", "- sft ", "- {label: s, algorithm: sft, replay: 0.5} ")
+    assert load_study(example / "study.yaml").own.target.retention
 
 
 def test_without_answers_the_length_must_be_said(example):
