@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 from trl import SFTTrainer
 
 from retain_core.arm import _train_and_evaluate
-from retain_core.arms import ArmSpec
+from retain_core.arms import ArmSpec, Checkpoint
 from retain_core.errors import RetainError
 from retain_core.lab import countdown
 from retain_core.lab.spec import lab_spec
@@ -459,7 +459,7 @@ def test_an_arm_makes_its_own_traces_and_the_next_uses_them(base, tmp_path, monk
     store = Store(tmp_path / "home")
 
     def run(spec):
-        _train_and_evaluate(spec, store, evaluator=None, missing={3: []}, base=base, work=tmp_path / spec.key)
+        _train_and_evaluate(spec, store, evaluator=None, missing={Checkpoint(3): []}, base=base, work=tmp_path / spec.key)
 
     run(traced(base))
     assert len(store.keys("traces")) == len(store.keys("arm")) == 1
