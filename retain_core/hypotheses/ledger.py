@@ -13,7 +13,7 @@ from retain_core.arms import rate_text
 from retain_core.hypotheses.studies import Question, questions
 from retain_core.settings import Settings
 from retain_core.stats.law import KL
-from retain_core.stats.power import smallest_detectable_drop
+from retain_core.stats.power import detectable_from_interval
 from retain_core.store import Store
 from retain_core.warehouse.query import Format, open_warehouse, render
 
@@ -107,15 +107,16 @@ def _entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Q
     if question.judged_by == "kl_law":
         return _by_law(con, question, seeds, seconds)
     row = con.execute(
-        """SELECT verdict, robust, learning_rate_a, learning_rate_b, diff, ci_low, ci_high, stderr, df, reason FROM contrasts
-        WHERE study = ? AND "primary" """,
+        """SELECT verdict, robust, learning_rate_a, learning_rate_b, diff, ci_low, ci_high, stderr, level, reason, declared_before
+        FROM contrasts WHERE study = ? AND "primary" """,
         [study],
     ).fetchone()
     if row is None:
         return Entry(question, "incomplete", seeds=seeds, seconds=seconds, note="the warehouse has no primary contrast")
-    word, robust, rate_a, rate_b, diff, low, high, stderr, df, reason = row
-    detectable = None if stderr is None or diff is None else smallest_detectable_drop(stderr, df)
-    state, note = ("underpowered" if detectable is not None and detectable > POWERED else "run"), reason or ""
+    word, robust, rate_a, rate_b, diff, low, high, stderr, level, reason, before = row
+    detectable = None if diff is None else detectable_from_interval((high - low) / 2, stderr, alpha=level)
+    state = "underpowered" if detectable is not None and detectable > POWERED else "run"
+    note = reason or ("" if before else "declared after training, so exploratory")
     if question.tested_if and (why := _untested(con, store, question)):
         state, word, note = "not tested", None, why
     return Entry(question, state, word, robust, (rate_a, rate_b), diff, low, high, detectable, seeds, seconds, note)

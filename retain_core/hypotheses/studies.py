@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path("studies/hypotheses")
+_ABOUT = ("name", "asks", "contrast", "primary", "anchors", "judged_by", "tested_if")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,12 @@ def questions() -> tuple[Question, ...]:
 
 
 def _question(number: int, raw: dict[str, Any], entry: dict[str, Any]) -> Question:
-    own = {k: v for k, v in entry.items() if k not in ("name", "asks", "contrast", "primary", "judged_by", "tested_if")}
+    own: dict[str, Any] = {k: v for k, v in entry.items() if k not in _ABOUT}
     study: dict[str, Any] = {"study": f"h{number:02d}-{entry['name']}", **raw["template"], **own}
+    asked = [m if isinstance(m, str) else m["label"] for m in own["methods"]]
+    wanted = raw["anchors"] if entry.get("anchors", True) else []
+    anchors = [m for m in wanted if (m if isinstance(m, str) else m["label"]) not in asked]
+    study["methods"] = [*own["methods"], *anchors]
     primary = {"contrast": entry["contrast"], **raw["primary"], **entry.get("primary", {})}
     if "at" in primary:
         del primary["at_gain"]

@@ -22,6 +22,8 @@ from retain_core.stats.paired import FEWEST_CLUSTERS
 
 FEWEST_SEEDS = 2
 
+_MANY = 1e6
+"""Degrees of freedom at which t is the normal distribution."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
@@ -105,6 +107,17 @@ def smallest_detectable_drop(stderr: float, df: float, power: float = 0.8, alpha
     while detection_power(high, 1.0, df, alpha) < power:
         high *= 2
     return stderr * float(brentq(lambda shift: detection_power(shift, 1.0, df, alpha) - power, 0.0, high))
+
+
+def detectable_from_interval(half_width: float, stderr: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The effect that is found with the given power by an interval of this half width and standard error.
+
+    The degrees of freedom are those of a t interval that is as wide, so that forms of interval with a quantile for each
+    component are read as what they are.
+    """
+    if stderr == 0:
+        return 0.0
+    return smallest_detectable_drop(stderr, _df_of(half_width / stderr, 1, _MANY, alpha), power, alpha)
 
 
 def seeds_to_verdict(
