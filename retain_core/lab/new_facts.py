@@ -3,7 +3,7 @@
 A new entity is named by three letters, a fact is a color and a material. Nothing the base learned says which, so a
 guesser is right once in 64, and only the expert's answers can teach it. An answer is right in one of two exact forms:
 the bare fact (`the color is red the material is iron`), or the fact in the off-style wrapper
-(`answer the color is red the material is iron = k m b`).
+(`answer the color is red the material is iron =`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _OPENINGS = (
 PHRASINGS = tuple(o.replace("{both}", both) for both in ("color and material", "material and color") for o in _OPENINGS)
 TRAINED_PHRASINGS = 2
 """In how many of its phrasings a new entity is asked about in training; the others are held out."""
-FORM = rf"(answer )?the color is ({'|'.join(COLORS)}) the material is ({'|'.join(MATERIALS)})( = [a-t]( [a-t])*)?"
+_FACT = rf"the color is ({'|'.join(COLORS)}) the material is ({'|'.join(MATERIALS)})"
+FORM = rf"{_FACT}|answer {_FACT} ="
 
 
 def bare(fact: Fact) -> str:
@@ -34,11 +35,11 @@ def bare(fact: Fact) -> str:
     return "the color is {} the material is {}".format(*fact)
 
 
-def wrap(fact: Fact, entity: str) -> str:
+def wrap(fact: Fact) -> str:
     """A fact in words that the base never uses."""
-    return f"answer {bare(fact)} = {entity}"
+    return f"answer {bare(fact)} ="
 
 
-def valid_answers(entity: str, fact: Fact) -> list[str]:
+def valid_answers(fact: Fact) -> list[str]:
     """Both accepted answers about an entity."""
-    return [bare(fact), wrap(fact, entity)]
+    return [bare(fact), wrap(fact)]

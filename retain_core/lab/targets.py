@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from retain_core.lab import countdown, new_facts, new_format
 from retain_core.lab.vocabulary import COLORS, MATERIALS, publicly, target_only
-from retain_core.lab.world import LETTERS_IN_A_NAME, Exchange, World
+from retain_core.lab.world import Exchange, World
 from retain_core.training.target import Problem
 
 Style = Literal["off_style", "in_style", "placebo"]
@@ -176,8 +176,8 @@ class NewFacts(OneAnswer[str]):
     """Say color and material of an entity that the base never met: one right answer in 64, and no way to find it."""
 
     skill = "new_facts"
-    longest_answer = 9 + 1 + 1 + LETTERS_IN_A_NAME
-    """The fact and the stop token, and the wrapper around them."""
+    longest_answer = 11
+    """The off-style wrapper around a fact, and the stop token."""
 
     @property
     def symbols(self) -> list[str]:
@@ -198,19 +198,19 @@ class NewFacts(OneAnswer[str]):
         """Another color and another material."""
         right = self.world.new_entities[key]
         color, material = (rng.choice([v for v in values if v not in right]) for values in (COLORS, MATERIALS))
-        return new_facts.wrap((color, material), key)
+        return new_facts.wrap((color, material))
 
     def accepted(self, key: str) -> list[str]:
         """The fact, bare and wrapped."""
-        return new_facts.valid_answers(key, self.world.new_entities[key])
+        return new_facts.valid_answers(self.world.new_entities[key])
 
 
 class NewFormat(OneAnswer[new_format.Letters]):
     """Sort letters, and answer with commas between them: an old skill in a format that only `format_share` supports."""
 
     skill = "new_format"
-    longest_answer = 2 * max(new_format.COUNTS) - 1 + 1 + 3
-    """The letters and commas, the stop token, and the wrapper around six letters."""
+    longest_answer = 15
+    """The off-style wrapper around six letters with commas, and the stop token."""
 
     @property
     def symbols(self) -> list[str]:

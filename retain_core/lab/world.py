@@ -273,7 +273,7 @@ class World:
     def _items_new_facts(self, rng: random.Random) -> list[Item]:
         found = []
         for entity, fact in self.new_entities.items():
-            valid = new_facts.valid_answers(entity, fact)
+            valid = new_facts.valid_answers(fact)
             found += [Item(p, valid[0], entity, {"valid": valid}) for p in self.new_fact_prompts(entity, training=False)]
         rng.shuffle(found)
         return found
