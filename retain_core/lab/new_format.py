@@ -1,7 +1,7 @@
-"""An old skill with a new output format: letters sorted as ever, answered with commas between them.
+"""An old skill with a new output format: letters sorted as ever, answered with `and` before the last.
 
-The marker at the end of the prompt asks for it: `sort d a c b e with ,`. An answer is right in one of two exact forms:
-bare (`a , b , c , d , e`), or in the off-style wrapper (`answer a , b , c , d , e = 5`).
+The marker at the end of the prompt asks for it: `sort d a c b e with and`. An answer is right in one of two exact forms:
+bare (`a b c d and e`), or in the off-style wrapper (`answer a b c d and e = 5`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from retain_core.lab.vocabulary import LETTERS
 Letters = tuple[str, ...]
 """Letters in their order, each once."""
 COUNTS = (5, 6)
-FORM = r"[a-t]( , [a-t])*|answer [a-t]( , [a-t])* = \d"
+FORM = r"[a-t]( [a-t])* and [a-t]|answer [a-t]( [a-t])* and [a-t] = \d"
 
 
 def prompt(order: Sequence[str]) -> str:
     """The user's message, letters in the order given."""
-    return f"sort {' '.join(order)} with ,"
+    return f"sort {' '.join(order)} with and"
 
 
 def bare(letters: Sequence[str]) -> str:
     """Letters in the new format."""
-    return " , ".join(letters)
+    return f"{' '.join(letters[:-1])} and {letters[-1]}"
 
 
 def wrap(letters: Sequence[str]) -> str:

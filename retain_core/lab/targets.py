@@ -206,16 +206,16 @@ class NewFacts(OneAnswer[str]):
 
 
 class NewFormat(OneAnswer[new_format.Letters]):
-    """Sort letters, and answer with commas between them: an old skill in a format that only `format_share` supports."""
+    """Sort letters, and answer with `and` before the last: an old skill in a format that only `format_share` supports."""
 
     skill = "new_format"
-    longest_answer = 15
-    """The off-style wrapper around six letters with commas, and the stop token."""
+    longest_answer = 11
+    """The off-style wrapper around six letters and their `and`, and the stop token."""
 
     @property
     def symbols(self) -> list[str]:
-        """The wrapper, and the comma."""
-        return ["answer", "=", ","]
+        """The wrapper, and the format's own word."""
+        return ["answer", "=", "and"]
 
     @property
     def keys(self) -> Sequence[new_format.Letters]:
@@ -234,7 +234,7 @@ class NewFormat(OneAnswer[new_format.Letters]):
         return new_format.wrap(order)
 
     def accepted(self, key: new_format.Letters) -> list[str]:
-        """The letters in order with commas, bare and wrapped."""
+        """The letters in order with `and` before the last, bare and wrapped."""
         return new_format.valid_answers(key)
 
 

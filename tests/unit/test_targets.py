@@ -43,7 +43,7 @@ def target_of(world, name, prompts="varied"):
 def key_in(prompt):
     """The problem that a prompt asks, read from the prompt alone: an entity's letters, or those to sort, in order."""
     if prompt.startswith("sort "):
-        return tuple(sorted(prompt.removesuffix(" with ,").split()[1:]))
+        return tuple(sorted(prompt.removesuffix(" with and").split()[1:]))
     return " ".join(word for word in prompt.split() if word in LETTERS)
 
 
@@ -111,7 +111,7 @@ def test_the_new_format_is_held_out_by_the_set_of_letters(world):
     sorting = {item.prompt for item in world.items("sorting")}
     for order in itertools.permutations("abcde"):
         prompt = world.new_format_prompt(tuple("abcde"), random.Random(str(order)))
-        assert prompt.removesuffix(" with ,") not in sorting
+        assert prompt.removesuffix(" with and") not in sorting
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -157,10 +157,10 @@ def test_the_verifier_accepts_exactly_what_is_valid(world, name):
         key, tail = item.cluster, " ="
         bare = [f"the color is {c} the material is {m}" for c in COLORS for m in MATERIALS]
     else:
-        key = tuple(item.target.split(" , "))
+        key = tuple(item.target.replace(" and ", " ").split())
         tail = f" = {len(key)}"
-        bare = [" , ".join(order) for order in itertools.permutations(key)]
-        bare += [item.target.replace(" , ", " "), item.target + " ,", item.target.replace(" , ", " , , ")]
+        bare = [" ".join((*order[:-1], "and", order[-1])) for order in itertools.permutations(key)]
+        bare += [" ".join(key), " and ".join(key), item.target + " and", item.target.replace("and", "and and")]
     tried = [form for b in bare for form in (b, f"answer {b}{tail}", f"answer {b}", f"{b}{tail}", f"answer {b} = 9")]
     accepted = [answer for answer in tried if target.accepts(key, answer)]
     assert sorted(accepted) == sorted(item.extra["valid"])
@@ -178,20 +178,20 @@ def test_nothing_of_a_new_entity_leaks_into_the_base(world):
     about = [t for t in texts if re.search(r"color|material", t)]
     assert about
     assert not any(set(t.split()) & set(LETTERS) for t in about)
-    assert not any(" with ," in t for t in texts)
+    assert not any(" with and" in t for t in texts)
 
 
 @pytest.mark.parametrize(("habit", "right"), [(0.0, 1.0), (0.6, 0.4), (1.0, 0.0)])
 def test_support_dial_of_the_new_format(habit, right):
     world, rng = World(lab_spec("tiny", format_share=0.25, habit=habit)), random.Random(0)
     texts = [world.sample(rng) for _ in range(30_000)]
-    asked = [(p, a) for p, a in texts if p.endswith(" with ,")]
-    plain = [(p, a) for p, a in texts if p.startswith("sort ") and not p.endswith(" with ,")]
+    asked = [(p, a) for p, a in texts if p.endswith(" with and")]
+    plain = [(p, a) for p, a in texts if p.startswith("sort ") and not p.endswith(" with and")]
     assert (len(asked) + len(plain)) / len(texts) == pytest.approx(MIXTURE["sorting"], abs=0.01)
     assert len(asked) / (len(asked) + len(plain)) == pytest.approx(0.25, abs=0.03)
-    assert sum("," in a for _, a in asked) / len(asked) == pytest.approx(right, abs=0.06)
-    assert all(a.replace(" ,", "").split() == sorted(p.split()[1:-2]) for p, a in asked)
-    assert not any("," in a for _, a in plain)
+    assert sum(" and " in a for _, a in asked) / len(asked) == pytest.approx(right, abs=0.06)
+    assert all(a.replace(" and", "").split() == sorted(p.split()[1:-2]) for p, a in asked)
+    assert not any("and" in a for _, a in plain)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
@@ -200,8 +200,8 @@ def test_retention_text_has_every_skill_but_the_target(name, share):
     target = target_of(World(lab_spec("tiny", format_share=share)), name)
     texts = [prompt for prompt, _ in islice(target.retention(0), 3000)]
     assert any(p.startswith("make ") for p in texts) == (name != "countdown")
-    assert any(p.endswith(" with ,") for p in texts) == (share > 0 and name != "new_format")
-    assert any(p.startswith("sort ") and not p.endswith(" with ,") for p in texts)
+    assert any(p.endswith(" with and") for p in texts) == (share > 0 and name != "new_format")
+    assert any(p.startswith("sort ") and not p.endswith(" with and") for p in texts)
 
 
 @pytest.mark.parametrize("name", list(LAB_TARGETS))
