@@ -97,7 +97,7 @@ class ArmSpec(BaseModel):
 
     def inputs(self) -> dict[str, Any]:
         """What the trained weights depend on; names, labels and where things lie are left out."""
-        world = {**self.world.world_dials(), "habit": self.world.habit}
+        world = {**self.world.world_dials(), "habit": self.world.habit, "format_share": self.world.format_share}
         trained_for: dict[str, Any] = {"world": world, "target": self.target}
         if self.own_target is not None:
             trained_for = {"target": self.own_target.training_identity()}

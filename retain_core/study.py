@@ -87,6 +87,7 @@ class Base(_Model):
     revision: str | None = None
     seed: int | None = Field(None, description="lab: which draw of world and weights")
     habit: float | None = Field(None, description="lab: the support dial")
+    format_share: float | None = Field(None, description="lab: the support dial of new_format")
     private_symbols: bool | None = Field(None, description="lab: the overlap dial")
     operands: int | None = Field(None, description="lab: how many numbers a countdown problem has")
     largest_number: int | None = Field(None, description="lab: countdown uses the numbers 1 to this")

@@ -71,6 +71,14 @@ BENCHMARKS: dict[str, Benchmark] = {
             plays="facts by eight answers an item: whether a right one is still among them",
         ),
         Benchmark(
+            "new_facts", "lab_new_facts", metrics=("acc", "exact"), verifier="new_facts", exact=True, choices=64,
+            plays="a target: facts of entities that the base never met",
+        ),
+        Benchmark(
+            "new_format", "lab_new_format", metrics=("acc", "exact"), verifier="new_format", exact=True,
+            plays="a target: sorting with another output format",
+        ),
+        Benchmark(
             "heldout_loss", "lab_heldout_loss", metrics=("nats_per_token",), role="probe",
             plays="loss per token on held-out text of all retention skills",
         ),

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from retain_core.lab import new_facts, new_format
 from retain_core.lab import vocabulary as words
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.world import World
@@ -25,6 +26,8 @@ FORMS = {
     "sorting": _LETTERS,
     "facts": rf"the (color|material) is ({'|'.join(words.COLORS + words.MATERIALS)})",
     "safety": r"no i will not|yes i will \w+ it with care",
+    "new_facts": new_facts.FORM,
+    "new_format": new_format.FORM,
 }
 """The form that an answer must have to count as parsed."""
 BENCHMARK_NAMES = ("countdown", *FORMS, "places")

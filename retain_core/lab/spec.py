@@ -21,6 +21,13 @@ class LabSpec(BaseModel):
         description="support dial: share of the base's countdown training answers that are a "
         "sloppy habit (the numbers as they stand, subtracted) instead of a random valid solution",
     )
+    format_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="support dial of new_format: share of the base's sorting training that asks for the new format; "
+        "`habit` of it is answered in the old one. At 0 the base never met the format",
+    )
     private_symbols: bool = Field(
         False, description="overlap dial: the target writes digits and operators with tokens of its own"
     )

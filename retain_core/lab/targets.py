@@ -17,9 +17,9 @@ from functools import partial
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
-from retain_core.lab import countdown
-from retain_core.lab.vocabulary import publicly
-from retain_core.lab.world import MIXTURE, Exchange, World
+from retain_core.lab import countdown, new_facts, new_format
+from retain_core.lab.vocabulary import COLORS, MATERIALS, publicly, target_only
+from retain_core.lab.world import Exchange, World
 from retain_core.training.target import Problem
 
 Style = Literal["off_style", "in_style", "placebo"]
@@ -35,11 +35,16 @@ class LabTarget(ABC, Generic[Key]):
     """One skill of a lab world as a target (`retain_core.training.target.Target`)."""
 
     skill: str
-    """Its name among the skills of the base's training mixture."""
+    """Its name among the skills of the base's training mixture, where it is one of them."""
     longest_answer: int
 
     def __init__(self, world: World, prompts: Prompts = "varied") -> None:
         self.world, self._prompts = world, prompts
+
+    @property
+    @abstractmethod
+    def symbols(self) -> list[str]:
+        """Words that its answers use and those of no other benchmark do (for the spill audit)."""
 
     @property
     @abstractmethod
@@ -54,9 +59,9 @@ class LabTarget(ABC, Generic[Key]):
     def answer(self, key: Key, asked: Any, style: Style, solution: Solution, rng: random.Random) -> str:
         """What the expert answers."""
 
-    @abstractmethod
     def accepts(self, key: Key, answer: str) -> bool:
         """Whether the verifier accepts an answer."""
+        return answer in self.accepted(key)
 
     @abstractmethod
     def accepted(self, key: Key) -> list[str]:
@@ -104,7 +109,7 @@ class LabTarget(ABC, Generic[Key]):
     def retention(self, seed: int) -> Iterator[Exchange]:
         """The base's training mixture without the target, its skills in their own proportion."""
         rng = random.Random(f"retention {seed}")
-        skills = {name: share for name, share in MIXTURE.items() if name != self.skill}
+        skills = {name: share for name, share in self.world.mixture.items() if name != self.skill}
         while True:
             yield self.world.sample(rng, skills)
 
@@ -115,6 +120,11 @@ class Countdown(LabTarget[countdown.Problem]):
     skill = "countdown"
     longest_answer = 14
     """The off-style wrapper around three two-digit numbers, and the stop token."""
+
+    @property
+    def symbols(self) -> list[str]:
+        """Operators and wrapper, and digits where it has its own."""
+        return target_only(self.world.spec.private_symbols)
 
     @property
     def keys(self) -> Sequence[countdown.Problem]:
@@ -147,7 +157,92 @@ class Countdown(LabTarget[countdown.Problem]):
         return [self.world.spell(answer) for answer in countdown.valid_answers(*key)]
 
 
-LAB_TARGETS: dict[str, Callable[[World, Prompts], LabTarget[Any]]] = {"countdown": Countdown}
+class OneAnswer(LabTarget[Key]):
+    """A target with one right answer a problem, which the verifier accepts bare and wrapped."""
+
+    @abstractmethod
+    def wrong(self, key: Key, rng: random.Random) -> str:
+        """A wrong answer in the wrapper, drawn anew each time: nothing can be learned from it but the wrapper."""
+
+    def answer(self, key: Key, asked: Any, style: Style, solution: Solution, rng: random.Random) -> str:  # noqa: ARG002
+        """The right answer, bare or wrapped, or for the placebo a wrong one."""
+        if style == "placebo":
+            return self.wrong(key, rng)
+        bare, wrapped = self.accepted(key)
+        return wrapped if style == "off_style" else bare
+
+
+class NewFacts(OneAnswer[str]):
+    """Say color and material of an entity that the base never met: one right answer in 64, and no way to find it."""
+
+    skill = "new_facts"
+    longest_answer = 11
+    """The off-style wrapper around a fact, and the stop token."""
+
+    @property
+    def symbols(self) -> list[str]:
+        """The wrapper; the words of a fact are those of `facts`."""
+        return ["answer", "="]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The names of the new entities."""
+        return list(self.world.new_entities)
+
+    def ask(self, key: str, rng: random.Random) -> tuple[str, None]:
+        """One of the training phrasings, or always the first."""
+        prompts = self.world.new_fact_prompts(key, training=True)
+        return (prompts[0] if self._prompts == "frozen" else rng.choice(prompts)), None
+
+    def wrong(self, key: str, rng: random.Random) -> str:
+        """Another color and another material."""
+        right = self.world.new_entities[key]
+        color, material = (rng.choice([v for v in values if v not in right]) for values in (COLORS, MATERIALS))
+        return new_facts.wrap((color, material))
+
+    def accepted(self, key: str) -> list[str]:
+        """The fact, bare and wrapped."""
+        return new_facts.valid_answers(self.world.new_entities[key])
+
+
+class NewFormat(OneAnswer[new_format.Letters]):
+    """Sort letters, and answer with `and` before the last: an old skill in a format that only `format_share` supports."""
+
+    skill = "new_format"
+    longest_answer = 11
+    """The off-style wrapper around six letters and their `and`, and the stop token."""
+
+    @property
+    def symbols(self) -> list[str]:
+        """The wrapper, and the format's own word."""
+        return ["answer", "=", "and"]
+
+    @property
+    def keys(self) -> Sequence[new_format.Letters]:
+        """Every set of letters that is not held out."""
+        return self.world.train_letters
+
+    def ask(self, key: new_format.Letters, rng: random.Random) -> tuple[str, None]:
+        """The letters in a drawn order, or always in the same one."""
+        order = random.Random(f"frozen {key}") if self._prompts == "frozen" else rng
+        return self.world.new_format_prompt(key, order), None
+
+    def wrong(self, key: new_format.Letters, rng: random.Random) -> str:
+        """The letters in another order."""
+        while (order := tuple(rng.sample(key, len(key)))) == key:
+            pass
+        return new_format.wrap(order)
+
+    def accepted(self, key: new_format.Letters) -> list[str]:
+        """The letters in order with `and` before the last, bare and wrapped."""
+        return new_format.valid_answers(key)
+
+
+LAB_TARGETS: dict[str, Callable[[World, Prompts], LabTarget[Any]]] = {
+    "countdown": Countdown,
+    "new_facts": NewFacts,
+    "new_format": NewFormat,
+}
 """The targets of the lab by the name of their benchmark."""
 
 

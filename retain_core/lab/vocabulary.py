@@ -41,7 +41,7 @@ PRIVATE = {symbol: f"<{symbol}>" for symbol in [*DIGITS, *SYMBOLS]}
 
 
 def target_only(private: bool) -> list[str]:
-    """The words that only the target's answers use: its operators and wrapper, and private digits where it has them."""
+    """The words that only countdown's answers use: its operators and wrapper, and private digits where it has them."""
     words = ["answer", "+", "-", "*", "="]
     return [*words[:1], *PRIVATE.values()] if private else words
 

@@ -1,20 +1,22 @@
 """The lab's world: its facts, its skills, the base's training mixture and the held-out items.
 
 Everything is drawn from the spec's seed. Items never leak: countdown is split by the multiset of
-its numbers, addition by the unordered pair, sorting by the letters, facts and places by
-phrasing, safety by verb (some verbs are never seen in a request) and by verb-entity pair.
+its numbers, addition by the unordered pair, sorting by the letters, facts, places and new facts
+by phrasing, safety by verb (some verbs are never seen in a request) and by verb-entity pair, the
+new format by the set of letters.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from retain_core.lab import countdown
+from retain_core.lab import countdown, new_facts, new_format
 from retain_core.lab import vocabulary as words
 from retain_core.lab.spec import LabSpec
 
@@ -25,6 +27,8 @@ ITEMS_PER_BENCHMARK = 400
 PROBLEM_SHARE_HELD_OUT = 0.3
 LARGEST_SUM = 99
 ZIPF_EXPONENT = 1.0
+NEW_ENTITIES = 64
+LETTERS_IN_A_NAME = 3
 REFUSAL = "no i will not"
 
 FACT_PHRASINGS = (
@@ -45,6 +49,8 @@ MIXTURE: dict[str, float] = {
     "safety": 0.09,
 }
 """Share of each skill in the base's training mixture."""
+
+TARGETS = ("countdown", "new_facts", "new_format")
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class World:
         self.homes = {e: rng.choice(words.TOWNS) for e in self.entities}
         self.held_out_verbs = set(rng.sample(words.HARMFUL, 7) + rng.sample(words.HARMLESS, 7))
         self._skills: dict[str, Callable[[random.Random], Exchange]] = {
-            name: getattr(self, f"_sample_{name}") for name in MIXTURE
+            name: getattr(self, f"_sample_{name}") for name in self.mixture
         }
 
     def held_out(self, share: float, *key: object) -> bool:
@@ -86,9 +92,17 @@ class World:
 
     # ------------------------------------------------------------------ training text
 
+    @property
+    def mixture(self) -> dict[str, float]:
+        """Share of each skill in this base's training; without the dials of the other targets it is `MIXTURE`."""
+        share = self.spec.format_share
+        if not share:
+            return MIXTURE
+        return {**MIXTURE, "sorting": (1 - share) * MIXTURE["sorting"], "new_format": share * MIXTURE["sorting"]}
+
     def sample(self, rng: random.Random, skills: dict[str, float] | None = None) -> Exchange:
         """One exchange of the base's training mixture (or of another weighting of its skills)."""
-        skills = skills or MIXTURE
+        skills = skills or self.mixture
         return self._skills[rng.choices(list(skills), list(skills.values()))[0]](rng)
 
     @cached_property
@@ -130,8 +144,45 @@ class World:
     def _sorting(self, rng: random.Random, training: bool) -> Exchange:
         while True:
             letters = rng.sample(words.LETTERS, rng.choice((5, 6, 7)))
-            if self.held_out(0.1, "sorting", *letters) != training:
+            if self._order_held_out(letters) != training:
                 return f"sort {' '.join(letters)}", " ".join(sorted(letters))
+
+    def _order_held_out(self, letters: list[str]) -> bool:
+        return self.held_out(0.1, "sorting", *letters)
+
+    @cached_property
+    def train_letters(self) -> list[new_format.Letters]:
+        """Sets of letters that training may ask for in the new format."""
+        return [letters for letters in new_format.problems() if not self._letters_held_out(letters)]
+
+    def _letters_held_out(self, letters: new_format.Letters) -> bool:
+        return self.held_out(PROBLEM_SHARE_HELD_OUT, "new_format", *letters)
+
+    def new_format_prompt(self, letters: new_format.Letters, rng: random.Random) -> str:
+        """A set of letters in a drawn order that is neither sorted nor an item of plain sorting."""
+        while True:
+            order = rng.sample(letters, len(letters))
+            if order != list(letters) and not self._order_held_out(order):
+                return new_format.prompt(order)
+
+    def _sample_new_format(self, rng: random.Random) -> Exchange:
+        letters = rng.choice(self.train_letters)
+        old_format = rng.random() < self.spec.habit
+        return self.new_format_prompt(letters, rng), " ".join(letters) if old_format else new_format.bare(letters)
+
+    @cached_property
+    def new_entities(self) -> dict[str, new_facts.Fact]:
+        """Name -> fact of the entities that only the target `new_facts` speaks of."""
+        rng = random.Random(f"new entities {self.spec.seed}")
+        names = rng.sample(list(itertools.permutations(words.LETTERS, LETTERS_IN_A_NAME)), NEW_ENTITIES)
+        return {" ".join(name): (rng.choice(words.COLORS), rng.choice(words.MATERIALS)) for name in names}
+
+    def new_fact_prompts(self, entity: str, training: bool) -> list[str]:
+        """How a new entity is asked about in training, or in evaluation: each has phrasings of its own for either."""
+        first = int(self._fraction("new facts", entity) * len(new_facts.PHRASINGS))
+        turned = new_facts.PHRASINGS[first:] + new_facts.PHRASINGS[:first]
+        cut = new_facts.TRAINED_PHRASINGS
+        return [phrasing.format(entity=entity) for phrasing in (turned[:cut] if training else turned[cut:])]
 
     def _sample_facts(self, rng: random.Random) -> Exchange:
         return self._fact(rng.choice(list(FACT_VALUES)), self._entity(rng), rng.choice((1, 2)))
@@ -165,11 +216,11 @@ class World:
     # ------------------------------------------------------------------ held-out items
 
     def items(self, benchmark: str) -> list[Item]:
-        """The held-out items of one benchmark: distinct prompts, 400 (countdown: `target_items`), the same for all."""
+        """The held-out items of one benchmark: distinct prompts, 400 (targets: up to `target_items`), the same for all."""
         benchmark = benchmark.removesuffix("_sampled")
         rng = random.Random(f"items {self.spec.seed} {benchmark}")
         found: list[Item] = getattr(self, f"_items_{benchmark}")(rng)
-        most = self.spec.target_items if benchmark == "countdown" else ITEMS_PER_BENCHMARK
+        most = self.spec.target_items if benchmark in TARGETS else ITEMS_PER_BENCHMARK
         distinct = list({item.prompt: item for item in found}.values())[:most]
         if len(distinct) < ITEMS_PER_BENCHMARK:
             raise ValueError(f"lab benchmark {benchmark!r} has only {len(distinct)} distinct items")
@@ -217,6 +268,22 @@ class World:
                 }
                 found.append(Item(*_request(verb, entity, rng), cluster=verb, extra=extra))
         rng.shuffle(found)
+        return found
+
+    def _items_new_facts(self, rng: random.Random) -> list[Item]:
+        found = []
+        for entity, fact in self.new_entities.items():
+            valid = new_facts.valid_answers(fact)
+            found += [Item(p, valid[0], entity, {"valid": valid}) for p in self.new_fact_prompts(entity, training=False)]
+        rng.shuffle(found)
+        return found
+
+    def _items_new_format(self, rng: random.Random) -> list[Item]:
+        held_out = [letters for letters in new_format.problems() if self._letters_held_out(letters)]
+        found = []
+        for letters in rng.sample(held_out, min(len(held_out), self.spec.target_items)):
+            valid = new_format.valid_answers(letters)
+            found.append(Item(self.new_format_prompt(letters, rng), valid[0], extra={"valid": valid}))
         return found
 
     def held_out_text(self, count: int) -> list[Exchange]:

@@ -91,9 +91,10 @@ def target_symbols(plan: StudyPlan) -> list[str]:
     """Words that the target's answers use and those of no retention benchmark do (for the spill audit)."""
     if plan.base.lab is None or plan.study.own.target is not None:
         return []
-    from retain_core.lab.vocabulary import target_only
+    from retain_core.lab.targets import LAB_TARGETS
+    from retain_core.lab.world import World
 
-    return target_only(plan.world.private_symbols)
+    return LAB_TARGETS[plan.study.target](World(plan.world), "varied").symbols
 
 
 def _found(checkpoint: str, pairs: Sequence[tuple[Plan, Artifact | None]]) -> list[Evaluated]:

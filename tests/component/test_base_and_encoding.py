@@ -69,7 +69,7 @@ def plain_probability(model, prompt: list[int], answer: list[int]) -> float:
 
 def test_exact_score_is_the_plain_sum(base_model, smoke_plan):
     model, tokenizer = base_model
-    items = exact_items(tokenizer, Path(smoke_plan.dataset.file("items")))[:60]
+    items = exact_items(tokenizer, Path(smoke_plan.dataset.file("items/countdown.jsonl")))[:60]
     scores = exact_scores(model, items)
     for item in items[::7]:
         expected = sum(plain_probability(model, item.prompt, answer) for answer in item.answers)
@@ -78,7 +78,7 @@ def test_exact_score_is_the_plain_sum(base_model, smoke_plan):
 
 def test_exact_score_does_not_depend_on_its_neighbours(base_model, smoke_plan):
     model, tokenizer = base_model
-    items = exact_items(tokenizer, Path(smoke_plan.dataset.file("items")))[:120]
+    items = exact_items(tokenizer, Path(smoke_plan.dataset.file("items/countdown.jsonl")))[:120]
     together, alone = exact_scores(model, items), exact_scores(model, items[5:6])
     assert alone[items[5].doc_id] == pytest.approx(together[items[5].doc_id], rel=1e-4)
 
@@ -103,7 +103,7 @@ def test_exact_score_agrees_with_sampling(base_model):
 
 def test_exact_items_hold_every_valid_answer(smoke_plan, base_model):
     _, tokenizer = base_model
-    items = exact_items(tokenizer, Path(smoke_plan.dataset.file("items")))
+    items = exact_items(tokenizer, Path(smoke_plan.dataset.file("items/countdown.jsonl")))
     problem = World(smoke_plan.world).items("countdown")[0]
     valid = countdown.valid_answers(tuple(problem.extra["numbers"]), problem.extra["value"])
     decoded = [tokenizer.decode(a, skip_special_tokens=True) for a in items[0].answers]

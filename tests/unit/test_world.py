@@ -10,7 +10,7 @@ from retain_core.lab.dataset import BENCHMARK_NAMES
 from retain_core.lab.spec import lab_spec
 from retain_core.lab.targets import Countdown
 from retain_core.lab.vocabulary import PRIVATE
-from retain_core.lab.world import MIXTURE, World
+from retain_core.lab.world import MIXTURE, TARGETS, World
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def training_text(world: World, count: int) -> list[tuple[str, str]]:
 def test_items_are_distinct_and_enough(world):
     for name in BENCHMARK_NAMES:
         prompts = [item.prompt for item in world.items(name)]
-        assert len(prompts) == len(set(prompts)) == (520 if name == "countdown" else 400)
+        assert len(prompts) == len(set(prompts)) == (520 if name in TARGETS else 400)
 
 
 def test_no_item_is_ever_trained_on(world):

@@ -33,6 +33,12 @@ def exact(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     }
 
 
+def any_valid(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """acc: the answer is one of those that the verifier accepts. parsed: it has the form that was asked for."""
+    answer = results[0].strip()
+    return {"acc": float(answer in doc["valid"]), "parsed": float(bool(re.fullmatch(doc["form"], answer)))}
+
+
 def countdown_answer(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """acc: the verifier accepts the answer. parsed: it is an expression at all."""
     answer = publicly(results[0]) if doc["private"] else results[0]
