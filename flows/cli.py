@@ -19,11 +19,11 @@ StudyFile = Annotated[Path, typer.Argument(help="study file, such as studies/lab
 
 
 @app.command()
-def run(study: StudyFile) -> None:
-    """Run a study: what is done already is not done again."""
-    from flows.commands import run_study
+def run(studies: Annotated[list[Path], typer.Argument(help="study files", metavar="STUDY.yaml...")]) -> None:
+    """Run studies one after the other: all are declared before the first begins; what is done is not done again."""
+    from flows.commands import run_studies
 
-    raise typer.Exit(run_study(study))
+    raise typer.Exit(run_studies(studies))
 
 
 @app.command()

@@ -18,10 +18,25 @@ from retain_core.settings import Settings, settings
 from retain_core.store import Store, write_atomically
 from retain_core.study import Study
 
+STOPPED = 130
+"""Exit code after Ctrl-C."""
 
-def run_study(path: Path) -> int:
-    """Run a study file to its end and print the closing lines. Returns the exit code."""
-    return _run(load_studies(path))
+
+def run_studies(paths: list[Path]) -> int:
+    """Run study files to their ends and print the closing lines of each. Returns the highest exit code.
+
+    Studies share arms, so all are declared before any arm is trained: else a later one would be declared after its own
+    arms.
+    """
+    files = [load_studies(path) for path in paths]
+    if len(files) > 1:
+        run.declare_all([study for file in files for study in file.studies], settings())
+    codes = []
+    for file in files:
+        codes.append(_run(file))
+        if codes[-1] == STOPPED:
+            break
+    return max(codes)
 
 
 def extend_study(name: str, count: int) -> int:
@@ -49,7 +64,7 @@ def _run(file: StudyFile) -> int:
             run.freeze_predictions(file, config)
     except KeyboardInterrupt:
         _say_stopped()
-        return 130
+        return STOPPED
     if config.warehouse.is_file():
         print(crossed_lines(config, file) if file.crossed else closing_lines(config, file.name))
     print("\n" + _wall_times(config.home / "logs" / file.name / "wall_time.json", time.perf_counter() - started, done))
@@ -106,7 +121,7 @@ def _stop_with_temporary_server(*_: object) -> None:
         child.kill()
     _say_stopped()
     sys.stderr.flush()
-    os._exit(130)
+    os._exit(STOPPED)
 
 
 def _wall_times(record: Path, seconds: float, cached: bool) -> str:

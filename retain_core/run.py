@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +82,15 @@ def open_study(study: Study, config: Settings) -> Iterator[Running]:
             yield Running(study, config, store, declare(store, study), plan)
         finally:
             workers.stop_all()
+
+
+def declare_all(studies: Sequence[Study], config: Settings) -> None:
+    """Declare the texts of several studies before any of them is run."""
+    store = Store(config.artifacts)
+    store.prepare()
+    with lock_home(config.home):
+        for study in studies:
+            declare(store, study)
 
 
 @contextlib.contextmanager

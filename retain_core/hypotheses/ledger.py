@@ -107,7 +107,8 @@ def _entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Q
     if question.judged_by == "kl_law":
         return _by_law(con, question, seeds, seconds)
     row = con.execute(
-        """SELECT verdict, robust, learning_rate_a, learning_rate_b, diff, ci_low, ci_high, stderr, level, reason, declared_before
+        """SELECT verdict, robust, learning_rate_a, learning_rate_b, diff, ci_low, ci_high, stderr, level, reason,
+               declared_before
         FROM contrasts WHERE study = ? AND "primary" """,
         [study],
     ).fetchone()
