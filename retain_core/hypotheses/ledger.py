@@ -115,7 +115,7 @@ def _entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Q
     if row is None:
         return Entry(question, "incomplete", seeds=seeds, seconds=seconds, note="the warehouse has no primary contrast")
     word, robust, rate_a, rate_b, diff, low, high, stderr, level, reason, before = row
-    detectable = None if diff is None else detectable_from_interval((high - low) / 2, stderr, alpha=level)
+    detectable = None if diff is None else detectable_from_interval((high - low) / 2, stderr, alpha=1 - level)
     state = "underpowered" if detectable is not None and detectable > POWERED else "run"
     note = reason or ("" if before else "declared after training, so exploratory")
     if question.tested_if and (why := _untested(con, store, question)):

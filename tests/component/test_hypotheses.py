@@ -111,7 +111,7 @@ def test_the_ledger_repeats_the_stored_contrast(home):
 
 def test_a_study_that_cannot_detect_five_points_is_underpowered(home):
     config, con, _ = home("replay")
-    con.execute('UPDATE contrasts SET stderr = 0.05 WHERE "primary"')
+    con.execute('UPDATE contrasts SET stderr = 0.05, ci_low = diff - 0.1, ci_high = diff + 0.1 WHERE "primary"')
     con.close()
     assert entry_of(config, "replay").state == "underpowered"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
 from statsmodels.stats.power import TTestPower
 
 from retain_core.stats.crossed import components
@@ -15,6 +16,7 @@ from retain_core.stats.power import (
     LossView,
     Pilot,
     can_see_loss,
+    detectable_from_interval,
     detection_power,
     pilot_of,
     planned_df,
@@ -175,3 +177,11 @@ def test_one_seed_says_nothing_of_seeds():
 )
 def test_whether_a_benchmark_can_show_a_loss(base, chance, n, clusters, view):
     assert can_see_loss(base, chance, n, clusters) is view
+
+
+@pytest.mark.parametrize(("stderr", "df"), [(0.01, 3.0), (0.02, 12.5), (0.004, 400.0)])
+def test_what_a_t_interval_detects_is_read_from_its_width(stderr, df):
+    half = stderr * float(student.ppf(0.975, df))
+    assert detectable_from_interval(half, stderr) == pytest.approx(smallest_detectable_drop(stderr, df), rel=1e-3)
+    assert detectable_from_interval(1.5 * half, stderr) > 1.5 * half > 0
+    assert detectable_from_interval(0.0, 0.0) == 0.0

@@ -6,6 +6,8 @@ import pytest
 
 from retain_core.errors import InputError
 from retain_core.revisions import declare, more_seeds, revisions_of, studies
+from retain_core.run import declare_all
+from retain_core.settings import Settings
 from retain_core.stats.sequential import look_levels
 from retain_core.store import Store, key_of
 from retain_core.study import Study
@@ -172,3 +174,15 @@ def test_extend_says_what_is_wrong(tmp_path, monkeypatch, name, count, told):
     with pytest.raises(InputError, match=told):
         extend_study(name, count)
     settings.cache_clear()
+
+
+def test_studies_of_one_run_are_all_declared_before_the_first_arm(tmp_path):
+    config = Settings(home=tmp_path)
+    two = [study(), Study.model_validate({**study().model_dump(), "study": "t"})]
+    declare_all(two, config)
+    store = Store(config.artifacts)
+    assert studies(store) == ["s", "t"]
+    before = {name: revisions_of(store, name) for name in ("s", "t")}
+    declare_all(two[::-1], config)
+    assert {name: revisions_of(store, name) for name in ("s", "t")} == before
+    assert not list(store.keys("arm"))
