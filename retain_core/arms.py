@@ -50,7 +50,10 @@ class Checkpoint(NamedTuple):
 
 
 class ArmSpec(BaseModel):
-    """One arm: a method at one learning rate and one seed, with the checkpoints to evaluate."""
+    """One arm: a method at one learning rate and one seed, with the checkpoints to evaluate.
+
+    In a sequence of targets it learns one after the other, each in a stage of `updates` updates; `steps` count on.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,6 +76,8 @@ class ArmSpec(BaseModel):
     """Everything that its checkpoints are evaluated on."""
     keep: str
     threads: int
+    then: tuple[str, ...] = ()
+    """Targets that are learned after `target`."""
     interpolate: tuple[float, ...] = ()
     """The last checkpoint is blended with the base at these alphas, ascending, each strictly between 0 and 1."""
     own_target: OwnTarget | None = None
@@ -95,6 +100,28 @@ class ArmSpec(BaseModel):
         """False for an external model, which is only evaluated."""
         return bool(self.config["algorithm"] != "external")
 
+    def stages(self) -> list[ArmSpec]:
+        """What is trained, target by target: each stage as an arm of that target alone, its steps counted from its start."""
+        return [
+            self.model_copy(
+                update={
+                    "target": target,
+                    "then": (),
+                    "steps": tuple(s - first for s in self.steps if 0 < s - first <= self.updates),
+                }
+            )
+            for target, first in zip((self.target, *self.then), range(0, self.all_updates, self.updates), strict=True)
+        ]
+
+    @property
+    def all_updates(self) -> int:
+        """Updates of all stages together."""
+        return self.updates * (1 + len(self.then))
+
+    def stage(self, step: int) -> int | None:
+        """The stage that a step belongs to, counted from 1; None for an external model."""
+        return (step - 1) // self.updates + 1 if self.trained else None
+
     def inputs(self) -> dict[str, Any]:
         """What the trained weights depend on; names, labels and where things lie are left out."""
         world = {**self.world.world_dials(), "habit": self.world.habit, "format_share": self.world.format_share}
@@ -107,6 +134,7 @@ class ArmSpec(BaseModel):
             "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,
             "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
+            **({"then": list(self.then)} if self.then else {}),
         }  # fmt: skip
 
     @property

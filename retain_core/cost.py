@@ -56,7 +56,7 @@ def seconds_per_seed(plan: StudyPlan, store: Store) -> float | None:
     cells = [arm.spec for arm in plan.arms if arm.spec.role == "method" and arm.spec.seed == first]
     if not cells or any(spec.config["algorithm"] not in known for spec in cells):
         return None
-    return sum(known[spec.config["algorithm"]] * spec.updates for spec in cells)
+    return sum(known[spec.config["algorithm"]] * spec.all_updates for spec in cells)
 
 
 def cost_lines(plans: Sequence[StudyPlan], store: Store, lanes: int) -> list[str]:
@@ -66,7 +66,7 @@ def cost_lines(plans: Sequence[StudyPlan], store: Store, lanes: int) -> list[str
     if not todo:
         return ["cost: nothing to train or evaluate"]
     training = [arm for arm in todo if arm.to_train]
-    sequences = sum(arm.spec.updates * arm.spec.sequences_per_update for arm in training)
+    sequences = sum(arm.spec.all_updates * arm.spec.sequences_per_update for arm in training)
     evaluations = sum(arm.missing_evaluations for arm in todo)
     largest, parameters = max((memory_per_arm(plan, arm), parameter_count(plan)) for plan, arm in planned)
     lines = [
@@ -76,7 +76,7 @@ def cost_lines(plans: Sequence[StudyPlan], store: Store, lanes: int) -> list[str
     ]
     known = known_seconds(store)
     timed = [
-        known[arm.spec.config["algorithm"]] * arm.spec.updates for arm in training if arm.spec.config["algorithm"] in known
+        known[arm.spec.config["algorithm"]] * arm.spec.all_updates for arm in training if arm.spec.config["algorithm"] in known
     ]
     if timed:
         lines.append(

@@ -173,8 +173,8 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             arm=arm_name(study.study, method.label, rate, seed), study=study.study, method=method.label,
             role="control" if method.label in study.controls else "method", config=_config(study, method), base=base,
             world=world, dataset_key=dataset_key, target=study.target, learning_rate=rate, seed=seed,
-            updates=study.budget.updates, sequences_per_update=study.budget.sequences_per_update,
-            steps=(0,) if method.algorithm == "external" else tuple(study.checkpoint_steps()),
+            then=_then(study, method), updates=study.budget.updates,
+            sequences_per_update=study.budget.sequences_per_update, steps=_steps(study, method),
             retention=tuple(r.benchmark for r in study.retention), benchmarks=tuple(study.benchmarks()),
             keep=study.keep, threads=study.execution.threads_per_arm,
             interpolate=study.interpolate if method.label in study.interpolated().values() else (),
@@ -222,6 +222,18 @@ def _grid(study: Study, method: Method) -> list[tuple[float | None, int | None]]
         return [(None, None)]
     rates, seeds = method.learning_rates or study.learning_rates, method.seeds or study.seeds
     return [(rate, seed) for rate in rates for seed in seeds]
+
+
+def _then(study: Study, method: Method) -> tuple[str, ...]:
+    """The later targets of a method's arms; controls stay with the first, and nothing is trained of an external model."""
+    return () if method.label in study.controls or method.algorithm == "external" else study.then
+
+
+def _steps(study: Study, method: Method) -> tuple[int, ...]:
+    if method.algorithm == "external":
+        return (0,)
+    stages = range(1 + len(_then(study, method)))
+    return tuple(stage * study.budget.updates + step for stage in stages for step in study.checkpoint_steps())
 
 
 def _config(study: Study, method: Method) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def _question(spec: dict[str, Any]) -> dict[str, Any]:
     blended = {interpolated(m["label"]): m["label"] for m in spec["methods"]} if alphas else {}
     methods = {blended.get(label, label) for label in compared}
     asked["methods"] = [m for m in spec["methods"] if m["label"] in methods]
+    asked["then"] = spec.get("then", [])  # texts declared before there were sequences
     return {**asked, "interpolate": alphas if compared & set(blended) else []}
 
 

@@ -52,6 +52,13 @@ def known_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
+def _verified(name: str) -> str:
+    if known_benchmark(name).verifier is None:
+        has = [known for known, b in BENCHMARKS.items() if b.verifier]
+        raise ValueError(f"{name} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
+    return name
+
+
 def _refuse_doubles(labels: list[str]) -> None:
     for label in labels:
         if labels.count(label) > 1:
@@ -196,6 +203,9 @@ class Study(_Model):
     base: Base
     target_files: TargetFiles | None = Field(None, description="a target of your own: what stands under `target` as a mapping")
     target: str = Field(description="name of the target; a mapping with files and a verifier is a target of your own")
+    then: tuple[str, ...] = Field(
+        (), description="targets that every trained method goes on to learn, one after the other, each with the whole budget"
+    )
     retention: tuple[Annotated[Retention, BeforeValidator(_benchmark_by_name)], ...] = Field(min_length=1)
     probes: tuple[str, ...] = Field((), description="loss-type benchmarks, reported beside and never averaged into drop")
     methods: tuple[Annotated[Method, BeforeValidator(_spell_out)], ...] = Field(min_length=1)
@@ -238,10 +248,12 @@ class Study(_Model):
             if value in BENCHMARKS:
                 raise ValueError(f"{value} is a benchmark of the lab; give your target another name")
             return value
-        if known_benchmark(value).verifier is None:
-            has = [name for name, b in BENCHMARKS.items() if b.verifier]
-            raise ValueError(f"{value} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
-        return value
+        return _verified(value)
+
+    @field_validator("then")
+    @classmethod
+    def _later_targets_have_verifiers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_verified, value))
 
     @field_validator("controls")
     @classmethod
@@ -284,8 +296,13 @@ class Study(_Model):
         _refuse_doubles(labels)
         self._refuse_without_lab()
         watched = [r.benchmark for r in self.retention]
-        if self.target in watched:
-            raise ValueError(f"{self.target} is the target; it cannot be a retention benchmark too")
+        for target in self.targets():
+            if target in watched:
+                raise ValueError(f"{target} is a target; it cannot be a retention benchmark too")
+            if self.targets().count(target) > 1:
+                raise ValueError(f"{target} is learned twice; a sequence (`then`) takes each target once")
+        if self.then:
+            self._refuse_in_a_sequence()
         for name in watched:
             if watched.count(name) > 1:
                 raise ValueError(f"retention lists {name} twice")
@@ -313,6 +330,15 @@ class Study(_Model):
                     f"must be a multiple of {why} ({unit})"
                 )
         return self
+
+    def _refuse_in_a_sequence(self) -> None:
+        if self.target_files is not None:
+            raise ValueError(f"a sequence (`then`) is one of targets of the lab, and {self.target} is your own")
+        if self.primary and self.primary.at_gain is not None:
+            raise ValueError("gain is that on the first target, so compare a sequence (`then`) where it ends: `at: last`")
+        for method in self.methods:
+            if method.traces_of is not None:
+                raise ValueError(f"{method.label}: traces are those of one target, so no sequence (`then`) can imitate them")
 
     def all_methods(self) -> list[Method]:
         """The methods, then the controls as methods."""
@@ -352,17 +378,21 @@ class Study(_Model):
                 dial = "replay" if replays else "kl_prompts: retention"
                 raise ValueError(f"{method.label}: {dial} needs text to retain; give the target `retention: text.jsonl`")
 
+    def targets(self) -> tuple[str, ...]:
+        """The targets in the order in which they are learned; one in most studies."""
+        return (self.target, *self.then)
+
     def benchmarks(self) -> list[Benchmark]:
-        """Everything that a checkpoint is evaluated on: target, retention, probes."""
+        """Everything that a checkpoint is evaluated on: targets, retention, probes."""
         target = target_benchmark(self.target, self.own.target) if self.own.target else known_benchmark(self.target)
         watched = [
             own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark]) if r.yaml else known_benchmark(r.benchmark)
             for r in self.retention
         ]
-        return [target, *watched, *map(known_benchmark, self.probes)]
+        return [target, *map(known_benchmark, self.then), *watched, *map(known_benchmark, self.probes)]
 
     def checkpoint_steps(self) -> list[int]:
-        """The updates after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""
+        """The updates of a stage after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""
         last = self.budget.updates
         return sorted({max(1, round(last / CHECKPOINT_RATIO**k)) for k in range(self.checkpoints)})
 

@@ -118,7 +118,7 @@ def _log_parent(client: Any, experiment: str, plan: StudyPlan, spec_hash: str, c
     if new:
         _log_points(client, run, points)
     client.log_dict(run, plan.study.model_dump(mode="json"), "study.json")
-    note = f"What did teaching {plan.study.target} cost {plan.study.base.model}? One child run per arm."
+    note = f"What did teaching {', then '.join(plan.study.targets())} cost {plan.study.base.model}? One child run per arm."
     client.set_tag(run, "mlflow.note.content", note)
     return run
 

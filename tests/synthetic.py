@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from retain_core.warehouse.load import connect
 
 RETENTION = ("addition", "sorting", "facts", "places", "safety")
 TARGET = "countdown"
+THEN = ("new_format", "new_facts")
+STAGE = (40, 80)
+"""Checkpoints of a stage of a sequence."""
 RATES = (1e-4, 3e-4)
 SEEDS = (0, 1, 2)
 STEPS = (10, 20, 40, 80)
@@ -156,6 +159,38 @@ def made_scores(
     )  # fmt: skip
 
 
+def made_sequence(
+    methods: Mapping[str, Truth] | None = None, *, then: Sequence[str] = THEN, forgets: float = 0.2, n: int = 150, **more: Any
+) -> StudyScores:
+    """`made_scores` of a sequence: every method learns one target a stage, and forgets that share of the earlier ones.
+
+    A stage is two checkpoints: half-way a target is half known, in later stages it is known less. Controls are single-stage.
+    """
+    stages = tuple(stage for stage in range(1, len(then) + 2) for _ in STAGE)
+    steps = tuple((stage - 1) * STAGE[-1] + step for stage in range(1, len(then) + 2) for step in STAGE)
+    made = made_scores(methods, steps=steps, n=n, **more)
+    rng = np.random.default_rng(99)
+    later = [_questions(b, i, n, rng) for i, b in enumerate(then, start=len(RETENTION))]
+    for learned, b in enumerate((TARGET, *then), start=1):
+        made.scores[b, "acc"] = {made.base: np.zeros(n)}
+        made.scores[b, "exact"] = {made.base: rng.uniform(0.02, 0.1, n)}
+        for cell in made.cells:
+            shifts = rng.normal(0, 0.05, len(cell.seeds))
+            for row, shift in zip(cell.checkpoints, shifts, strict=True):
+                for name, stage, step in zip(row, stages, steps, strict=True):
+                    half_way = 0.5 if step % STAGE[-1] else 1.0
+                    share = 0.05 if stage < learned else 0.7 * half_way if stage == learned else 0.7 - forgets - shift
+                    known = np.clip(share + rng.normal(0, 0.05, n), 0, 1)
+                    made.scores[b, "exact"][name] = known
+                    made.scores[b, "acc"][name] = (rng.random(n) < known).astype(float)
+    staged = [replace(cell, stages=stages) for cell in made.cells]
+    spec = {**made.spec, "then": list(then), "budget": {"updates": STAGE[-1], "sequences_per_update": 8}}
+    return replace(
+        made, cells=[cell if cell.role == "method" else cell.first_stage() for cell in staged], spec=spec, later=later,
+        later_exact=[replace(q, metric="exact") for q in later],
+    )  # fmt: skip
+
+
 def _questions(benchmark: str, place: int, n: int, rng: np.random.Generator) -> Questions:
     clusters = np.array([f"entity {i // 3}" for i in range(n)]) if place == 2 else None
     return Questions(benchmark, "acc", place == 0, clusters, rng.permutation(n) < n // 2)
@@ -201,9 +236,12 @@ def fill(
     }])  # fmt: skip
     con.execute("UPDATE studies SET declared_at = ?, created_at = declared_at", [declared_at])
     pairs = [(q, "retention") for q in scores.retention] + [(scores.gain, "target")]
+    pairs += [(q, "later_target") for q in scores.later]
+    stages = {q.benchmark: stage for stage, q in enumerate(scores.targets, start=1)}
     put(con, "study_benchmarks", [
         {"study": study, "benchmark": q.benchmark, "metric": q.metric, "role": role,
-         "near": q.near if role == "retention" else None, "choices": BENCHMARKS[q.benchmark].choices}
+         "near": q.near if role == "retention" else None, "choices": BENCHMARKS[q.benchmark].choices,
+         "stage": stages.get(q.benchmark)}
         for q, role in pairs
     ])  # fmt: skip
     shared = {"study": study, "base": scores.base, "target": scores.target, "status": "done"}
@@ -217,9 +255,11 @@ def fill(
             arms.append({**shared, "arm": arm, "method": cell.method, "algorithm": "sft", "role": cell.role, "config": config,
                          "learning_rate": cell.learning_rate, "seed": seed, "artifact": arm})  # fmt: skip
             checkpoints += [
-                {"checkpoint": name, "arm": arm, "study": study, "step": step, "kept": False,
+                {"checkpoint": name, "arm": arm, "study": study, "step": step, "stage": stage, "kept": False,
                  "weight_distance": float(distance), "path_length": float(distance)}
-                for name, step, distance in zip(row, cell.steps, cell.facts["weight_distance"][place], strict=True)
+                for name, step, stage, distance in zip(
+                    row, cell.steps, cell.stages or [1] * len(row), cell.facts["weight_distance"][place], strict=True
+                )
             ]  # fmt: skip
     for cell in scores.interpolated:
         for place, row in enumerate(cell.checkpoints):
@@ -242,7 +282,7 @@ def fill(
 def _fill_evaluations(con: duckdb.DuckDBPyConnection, scores: StudyScores) -> None:
     names = {"acc": 1, "exact": 2}
     put(con, "metrics", [{"metric_id": i, "metric": m} for m, i in names.items()])
-    questions = {q.benchmark: q for q in (*scores.retention, scores.gain)}
+    questions = {q.benchmark: q for q in (*scores.retention, *scores.targets)}
     base = {b: i + 1 for i, b in enumerate(questions)}
     stored, named, columns = [], [], []
     for b, q in questions.items():

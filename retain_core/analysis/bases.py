@@ -24,7 +24,7 @@ FROM contrasts WHERE diff IS NOT NULL OR "primary" ORDER BY ALL
 """
 _CELLS = """
 SELECT i.study, i.method, CAST(NULL AS VARCHAR), i.quantity, i.learning_rate, false, i.estimate, CAST(NULL AS VARCHAR)
-FROM intervals i WHERE i.quantity IN ('gain', 'gain_exact', 'drop', 'drop_far') ORDER BY ALL
+FROM intervals i WHERE i.quantity IN ('gain', 'gain_exact', 'drop', 'drop_far', 'bwt', 'bwt_exact') ORDER BY ALL
 """
 
 

@@ -10,7 +10,7 @@ from retain_core.stats.crossed import Components, Interval, mean_components, mea
 
 
 class CellInterval(NamedTuple):
-    """One row of `intervals`. `quantity`: gain, gain_exact, drop, drop_far, or drop/<benchmark>."""
+    """One row of `intervals`. `quantity`: gain, gain_exact, drop, drop_far, drop/<benchmark>, bwt, bwt_exact, bwt/<target>."""
 
     cell: Cell
     quantity: str
@@ -25,6 +25,26 @@ def cell_intervals(scores: StudyScores) -> list[CellInterval]:
         for cell in scores.cells:
             tables = [sign * scores.drops(q, cell.last()) for q in questions]
             interval = mean_drop_interval(tables, others(cell, parts), [q.clusters for q in questions])
+            found.append(CellInterval(cell, quantity, interval))
+    return found + _backward_transfer(scores)
+
+
+def _backward_transfer(scores: StudyScores) -> list[CellInterval]:
+    """Score at the end minus that at the end of its own stage, over all targets but the last, of cells that learned several."""
+    cells = [cell for cell in scores.cells if cell.is_sequence]
+    earlier = dict(enumerate(scores.targets[:-1], start=1))
+    named = [("bwt", earlier), *((f"bwt/{q.benchmark}", {stage: q}) for stage, q in earlier.items())]
+    named += [("bwt_exact", dict(enumerate(scores.targets_exact[:-1], start=1)))] if scores.targets_exact else []
+    found = []
+    for quantity, questions in named if cells else ():
+        clusters = [q.clusters for q in questions.values()]
+        drops = {
+            cell: [scores.of(q, cell.end(stage)) - scores.of(q, cell.last()) for stage, q in questions.items()]
+            for cell in cells
+        }
+        parts = {cell: mean_components(tables, clusters) for cell, tables in drops.items()}
+        for cell, tables in drops.items():
+            interval = mean_drop_interval([-table for table in tables], others(cell, parts), clusters)
             found.append(CellInterval(cell, quantity, interval))
     return found
 

@@ -209,7 +209,8 @@ def _primary(scores: StudyScores, curves: Curves, said: Declared) -> Pair:
     assert said.b is not None
     cells = [_best_at_last(scores, method) for method in (said.a, said.b)]
     if said.at == LAST and cells[0] and cells[1]:
-        rule = "last checkpoint; learning rate with the highest gain on select, shown on report"
+        gain = "mean gain on all targets" if scores.later else "gain"
+        rule = f"last checkpoint; learning rate with the highest {gain} on select, shown on report"
         return AtLast(scores, cells[0], cells[1], rule, "report", said.level)
     pair = AtGain(scores, curves, said.a, said.b, said.gain, said.level)
     if said.at == LAST:  # one of them has no finished arm, so nothing is reached at any gain either
@@ -218,12 +219,12 @@ def _primary(scores: StudyScores, curves: Curves, said: Declared) -> Pair:
 
 
 def _best_at_last(scores: StudyScores, method: str) -> Cell | None:
-    """The cell of a method with the highest gain on `select`; the smaller rate of equals."""
-    gain = scores.measured_gain
+    """The cell of a method with the highest gain on `select`, the mean over its targets; the smaller rate of equals."""
+    targets = scores.targets_exact or scores.targets
     cells = [c for c in scores.methods() if c.method == method]
-    if gain is None or not cells:
+    if not targets or not cells:
         return cells[0] if cells else None
-    gains = [-scores.drops(gain, cell.last(), gain.select).mean() for cell in cells]
+    gains = [np.mean([-scores.drops(q, cell.last(), q.select).mean() for q in targets]) for cell in cells]
     return cells[int(np.argmax(gains))]
 
 

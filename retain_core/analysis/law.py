@@ -1,4 +1,7 @@
-"""Does the KL to the base say how much was lost (measurement: section 8)? One point for each checkpoint of a method."""
+"""Does the KL to the base say how much was lost (measurement: section 8)? One point for each checkpoint of a method.
+
+Of a sequence of targets the first stage alone: the KL is taken on prompts of the first target.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from retain_core.stats.law import LawRow, kl_law
 def law_of(scores: StudyScores, rng: np.random.Generator) -> list[LawRow]:
     """Drop as a quadratic of forward KL and of the trivial predictors, over all methods and learning rates."""
     rows = []
-    for cell in scores.methods():
+    for cell in (cell.first_stage() for cell in scores.methods()):
         if cell.learning_rate is None:
             continue
         for place, names in enumerate(cell.checkpoints):

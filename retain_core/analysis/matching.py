@@ -53,13 +53,18 @@ class FrontPoint(NamedTuple):
 
 
 class Curves:
-    """The curves of a study's trained methods and of their blends, built once for each half and axis."""
+    """The curves of a study's trained methods and of their blends, built once for each half and axis.
+
+    Gain is that on the first target, so of a sequence of targets a curve is the first stage, and blends with its end have
+    none.
+    """
 
     def __init__(self, scores: StudyScores) -> None:
         self.scores = scores
         self.cells: dict[str, dict[float, Cell]] = {}
         """Method -> learning rate -> cell; blends are methods of their own, behind all others."""
-        for cell in (*scores.methods(), *scores.interpolated):
+        blends = [cell for cell in scores.interpolated if cell.parent and not cell.parent.is_sequence]
+        for cell in (*(cell.first_stage() for cell in scores.methods()), *blends):
             if cell.learning_rate is None or scores.measured_gain is None:
                 continue
             self.cells.setdefault(cell.method, {})[cell.learning_rate] = cell

@@ -34,6 +34,28 @@ class Cell:
     """weight_distance, kl_forward -> seeds x steps; NaN where unknown."""
     parent: Cell | None = None
     """Of blends, the cell whose last checkpoints were blended with the base."""
+    stages: tuple[int, ...] = ()
+    """The stage of every step; empty where there is one only."""
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether it learned several targets, one after the other."""
+        return len(set(self.stages)) > 1
+
+    def end(self, stage: int) -> list[str]:
+        """The last checkpoint of a stage, of every seed."""
+        place = max(i for i, found in enumerate(self.stages) if found == stage)
+        return [row[place] for row in self.checkpoints]
+
+    def first_stage(self) -> Cell:
+        """The same cell where it stopped to learn the first target: gain is that on the first."""
+        if not self.is_sequence:
+            return self
+        cut = sum(stage == self.stages[0] for stage in self.stages)
+        return replace(
+            self, steps=self.steps[:cut], checkpoints=tuple(row[:cut] for row in self.checkpoints), stages=(),
+            facts={name: table[:, :cut] for name, table in self.facts.items()},
+        )  # fmt: skip
 
     def last(self) -> list[str]:
         """The last checkpoint of every seed."""
@@ -66,6 +88,10 @@ class StudyScores:
     exact: Questions | None
     scores: dict[tuple[str, str], dict[str, Floats]]
     """(benchmark, metric) -> checkpoint -> one score an item, in the order of the questions."""
+    later: list[Questions] = field(default_factory=list)
+    """In a sequence, the targets that are learned after the first, in order, under their primary metrics."""
+    later_exact: list[Questions] = field(default_factory=list)
+    """Those of them that have an exact score, under it."""
     interpolated: list[Cell] = field(default_factory=list)
     """From the base through blends to the last checkpoints. Apart from `cells`, because their ends are the same models."""
     components: dict[Hashable, Components] = field(default_factory=dict, repr=False)
@@ -89,6 +115,16 @@ class StudyScores:
     def methods(self) -> list[Cell]:
         """The cells of methods, without the controls."""
         return [cell for cell in self.cells if cell.role == "method"]
+
+    @property
+    def targets(self) -> list[Questions]:
+        """All targets in the order in which they are learned, under their primary metrics."""
+        return [*([self.gain] if self.gain else []), *self.later]
+
+    @property
+    def targets_exact(self) -> list[Questions]:
+        """The same under their exact scores; empty where one has none."""
+        return [self.exact, *self.later_exact] if self.exact and len(self.later_exact) == len(self.later) else []
 
     @property
     def measured_gain(self) -> Questions | None:
@@ -118,6 +154,7 @@ def read_scores(con: duckdb.DuckDBPyConnection, study: str) -> StudyScores:
     by_role = "SELECT benchmark, metric FROM study_benchmarks WHERE study = ? AND role = ? ORDER BY rowid"
     target = con.execute(by_role, [study, "target"]).fetchone()
     named = con.execute(by_role, [study, "retention"]).fetchall()
+    later = con.execute(by_role, [study, "later_target"]).fetchall()
     cells = _cells(con, study, spec, _TRAINED)
     return StudyScores(
         study=study,
@@ -128,6 +165,8 @@ def read_scores(con: duckdb.DuckDBPyConnection, study: str) -> StudyScores:
         gain=questions.get(target) if target else None,
         exact=questions.get((target[0], "exact")) if target else None,
         scores=scores,
+        later=[questions[pair] for pair in later if pair in questions],
+        later_exact=[questions[name, "exact"] for name, _ in later if (name, "exact") in questions],
         interpolated=_with_parents(_cells(con, study, spec, _BLENDED), cells),
     )
 
@@ -145,7 +184,8 @@ def _scores(
              USING (evaluation_id)
         JOIN metrics m USING (metric_id)
         JOIN study_benchmarks b ON b.study = n.study AND b.benchmark = s.benchmark
-        WHERE n.study = $study AND (m.metric = b.metric OR (b.role = 'target' AND m.metric = 'exact')) AND b.role <> 'probe'
+        WHERE n.study = $study AND b.role <> 'probe'
+          AND (m.metric = b.metric OR (b.role IN ('target', 'later_target') AND m.metric = 'exact'))
         GROUP BY ALL ORDER BY ALL""",
         {"study": study},
     )
@@ -174,11 +214,12 @@ def _questions(
 
 
 _TRAINED = """
-SELECT g.method, g.role, g.learning_rate, g.seed, g.step, g.checkpoint, g.weight_distance, g.kl_forward
-FROM gain_drop g JOIN arms a USING (arm) WHERE g.study = ? AND a.role <> 'base' AND a.status = 'done' ORDER BY g.step
+SELECT g.method, g.role, g.learning_rate, g.seed, g.step, g.checkpoint, c.stage, g.weight_distance, g.kl_forward
+FROM gain_drop g JOIN arms a USING (arm) JOIN checkpoints c USING (checkpoint)
+WHERE g.study = ? AND a.role <> 'base' AND a.status = 'done' ORDER BY g.step
 """
 _BLENDED = """
-SELECT g.method, a.role, g.learning_rate, g.seed, g.alpha, g.checkpoint, g.weight_distance, g.kl_forward
+SELECT g.method, a.role, g.learning_rate, g.seed, g.alpha, g.checkpoint, CAST(NULL AS INTEGER), g.weight_distance, g.kl_forward
 FROM interpolated g JOIN arms a USING (arm) WHERE g.study = ? AND g.alpha > 0 AND a.status = 'done' ORDER BY g.alpha
 """
 
@@ -201,8 +242,10 @@ def _cells(con: duckdb.DuckDBPyConnection, study: str, spec: dict[str, Any], sql
             return np.array([[seeds[s][t][place] for t in steps] for s in chosen], dtype=np.float64)
 
         names = tuple(tuple(str(seeds[s][t][0]) for t in steps) for s in chosen)
-        facts_by_name = {"weight_distance": table(1), "kl_forward": table(2)}
-        cells.append(Cell(method, role, rate, chosen, steps, names, facts_by_name))
+        facts_by_name = {"weight_distance": table(2), "kl_forward": table(3)}
+        stages = tuple(seeds[chosen[0]][t][1] for t in steps)
+        cell = Cell(method, role, rate, chosen, steps, names, facts_by_name, stages=stages)
+        cells.append(cell if cell.is_sequence else replace(cell, stages=()))
     return sorted(cells, key=lambda c: (order.get(c.method, len(order)), c.method, c.learning_rate or 0.0))
 
 

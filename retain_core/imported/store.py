@@ -131,7 +131,15 @@ def imported_contents(store: Store, study: ImportedStudy) -> Contents:
             evaluations.append(Evaluated(name, benchmark, artifact.meta["settings"], artifact))
     shared = answered_by_all([set(m.evaluations) for m in study.models])
     rows = [
-        [study.study, name, a.meta["metric"], _role(name, a, study.target, shared), False, a.meta["choices"]]
+        [
+            study.study,
+            name,
+            a.meta["metric"],
+            _role(name, a, study.target, shared),
+            False,
+            a.meta["choices"],
+            int(name == study.target) or None,
+        ]
         for name, a in benchmarks.items()
     ]
     first = min((m.imported_at for m in study.models), default="")

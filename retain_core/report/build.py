@@ -65,7 +65,10 @@ def provenance(results: Results) -> list[tuple[str, str]]:
         ("code", f"retain {__version__}, commit {next((a['git_sha'] for a in done if a['git_sha']), 'unknown')}"),
         ("packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
         ("machine", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
-        ("budget per arm", f"{budget['updates']} updates of {budget['sequences_per_update']} sequences" if budget else "none"),
+        (
+            "budget per target" if results.spec.get("then") else "budget per arm",
+            f"{budget['updates']} updates of {budget['sequences_per_update']} sequences" if budget else "none",
+        ),
         ("arms", f"{len(done)} of {len(results.arms)} done; {trained:.0f} s of training in all"),
         ("seeds", ", ".join(map(str, results.spec["seeds"]))),
         ("study file", json.dumps(results.spec, sort_keys=True)),

@@ -16,6 +16,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 
 
 _OVER_BASES = 'SELECT * FROM over_bases WHERE "primary" AND bases > 1 AND list_contains(studies, ?)'
+_SEQUENCES = "SELECT * FROM sequence_summary WHERE study = ? AND metric = 'primary'"
 _AUDITS = """
 WITH last AS (SELECT arm, max(step) AS step FROM checkpoints WHERE study = $1 GROUP BY arm)
 SELECT m.method, m.learning_rate, avg(a.unparsed) AS unparsed, avg(a.cut) AS cut, avg(a.empty) AS empty,
@@ -50,6 +51,8 @@ class Results:
     over_bases: dict[str, Any] | None
     """The declared contrast over several bases; None with one."""
     matched: list[dict[str, Any]]
+    sequences: list[dict[str, Any]]
+    """Backward transfer of every method and learning rate; empty where there is one target."""
     law: list[dict[str, Any]]
     floor: list[dict[str, Any]]
     audits: list[dict[str, Any]]
@@ -59,6 +62,11 @@ class Results:
         """Method -> colour, by the order in the study file: the same everywhere."""
         labels = list(dict.fromkeys(m["method"] for m in self.methods))
         return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
+
+    @property
+    def targets(self) -> str:
+        """What was taught, in order."""
+        return ", then ".join([self.spec["target"], *self.spec.get("then", [])])
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:
@@ -89,7 +97,7 @@ def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
     controls.sort(key=lambda row: order.get(row["control"], 99))
     scores = """SELECT s.benchmark, b.role, b.near, s.metric, s.n, s.score, s.stderr, s.metric = b.metric AS "primary"
                 FROM scores s JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
-                WHERE s.study = ? AND s.checkpoint = s.study || '/base' ORDER BY b.role DESC, s.benchmark, s.metric"""
+                WHERE s.study = ? AND s.checkpoint = s.study || '/base' ORDER BY b.stage, b.role DESC, s.benchmark, s.metric"""
     return Results(
         study=study,
         revision=current[0],
@@ -106,6 +114,7 @@ def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
         looks=_rows(con, "SELECT * FROM looks WHERE study = ? ORDER BY look", study),
         over_bases=next(iter(_rows(con, _OVER_BASES, study)), None),
         matched=_rows(con, "SELECT * FROM matched_gain WHERE study = ?", study),
+        sequences=sorted(_rows(con, _SEQUENCES, study), key=lambda row: (order.get(row["method"], 99), row["learning_rate"])),
         law=_rows(con, "SELECT * FROM kl_law WHERE study = ?", study),
         floor=_rows(con, "SELECT * FROM noise_floor WHERE study = ? ORDER BY benchmark, metric", study),
         audits=sorted(_rows(con, _AUDITS, study), key=lambda row: (order.get(row["method"], -1), row["learning_rate"] or 0.0)),

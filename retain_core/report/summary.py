@@ -17,7 +17,7 @@ def closing_lines(config: Settings, study: str) -> str:
     """Method -> gain and drop with their intervals, the verdict, the places, and three commands."""
     with open_warehouse(config.warehouse) as con:
         results = read_results(con, study)
-    return "\n".join([_table(results), *_state(results), "", *_places(config, study)])
+    return "\n".join([_table(results), *_sequence(results), *_state(results), "", *_places(config, study)])
 
 
 def crossed_lines(config: Settings, file: StudyFile) -> str:
@@ -82,9 +82,21 @@ def _table(results: Results) -> str:
         )
         for m in results.methods
     ]  # fmt: skip
-    head = f"{results.study}: what teaching {results.spec['target']} gained and cost, in points, last checkpoints"
+    head = f"{results.study}: what teaching {results.targets} gained and cost, in points, last checkpoints"
     table = render(columns, rows, "table").rsplit("\n", 1)[0]
     return f"{head}\n\n{table}\n"
+
+
+def _sequence(results: Results) -> list[str]:
+    """Method -> backward transfer, where there were several targets."""
+    if not results.sequences:
+        return []
+    rows = [
+        (m["method"], rate_text(m["learning_rate"]), points(m["bwt"]), interval(m["bwt_low"], m["bwt_high"]))
+        for m in results.sequences
+    ]
+    table = render(["method", "lr", "backward transfer", "95 % interval"], rows, "table").rsplit("\n", 1)[0]
+    return [f"gain is that on {results.spec['target']}, the first target; what became of the earlier targets:\n\n{table}\n"]
 
 
 def _state(results: Results) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,14 +28,33 @@ class TrainingRecord:
     distances: dict[int, tuple[float, float | None]] = field(default_factory=dict)
 
 
+def together(stages: Sequence[TrainingRecord]) -> TrainingRecord:
+    """The record of a sequence of targets: counts and seconds add up; the style distance is that of the first text."""
+    return TrainingRecord(
+        updates=sum(s.updates for s in stages),
+        sequences=sum(s.sequences for s in stages),
+        unique_prompts=sum(s.unique_prompts for s in stages),
+        tokens_trained=sum(s.tokens_trained for s in stages),
+        tokens_generated=sum(s.tokens_generated for s in stages),
+        style_distance=stages[0].style_distance,
+        seconds=sum(s.seconds for s in stages),
+    )
+
+
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Keeps the training curve, saves weights at the given updates, and measures the way travelled."""
+    """Keeps the training curve, saves weights at the given updates, and measures the way travelled.
+
+    One recorder follows an arm through all its stages: steps count on, and distances are from where the first began.
+    """
 
     MEASURABLE = 100_000_000
     """The path length is summed every update up to this many parameters; above it stays unknown."""
 
-    def __init__(self, model: torch.nn.Module, steps: list[int], save: Any) -> None:
+    def __init__(self, model: torch.nn.Module, steps: Iterable[int], save: Callable[[Any, Any, int], None]) -> None:
+        """`save` gets the model, its tokenizer and the step."""
         self.steps, self._save = set(steps), save
+        self.before = 0
+        """Updates of the stages before this one."""
         self.curve: list[dict[str, Any]] = []
         self.distances: dict[int, tuple[float, float | None]] = {}
         self._start = _flat(model)
@@ -43,7 +63,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
         """After an update: extend the path, and save when this update is one of the checkpoints."""
-        due = state.global_step in self.steps
+        step = self.before + state.global_step
+        due = step in self.steps
         if self._last is None and not due:
             return
         now = _flat(model)
@@ -52,14 +73,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._last = now
         if due:
             path = self._path if self._last is not None else None
-            self.distances[state.global_step] = (float((now - self._start).norm()), path)
-            self._save(model, state.global_step)
+            self.distances[step] = (float((now - self._start).norm()), path)
+            self._save(model, kwargs["processing_class"], step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         """Every logged number becomes a point of the curve."""
         for name, value in logs.items():
             if isinstance(value, int | float):
-                self.curve.append({"step": state.global_step, "name": name, "value": float(value)})
+                self.curve.append({"step": self.before + state.global_step, "name": name, "value": float(value)})
 
 
 def _flat(model: torch.nn.Module) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,25 +21,38 @@ if TYPE_CHECKING:
 def train(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None) -> TrainingRecord:
     """Train an arm; the weights of update N go to `out/step-N` as safetensors with the tokenizer.
 
-    `traces` is what an arm with `expert: traces` imitates. Raises RetainError when the method has nothing to train on.
+    Each stage of a sequence of targets is trained as an arm of its own would be, from the weights where the one before
+    stopped. `traces` is what an arm with `expert: traces` imitates. Raises RetainError when the method has nothing to
+    train on.
     """
     from retain_core.training.adapters import save_plain
-    from retain_core.training.record import Recorder
+    from retain_core.training.record import Recorder, together
 
-    trainer, count = prepare(spec, base, out, traces)
-
-    def save(model: Any, step: int) -> None:
+    def save(model: Any, tokenizer: Any, step: int) -> None:
         save_plain(model, out / f"step-{step}")
-        trainer.processing_class.save_pretrained(out / f"step-{step}")
+        tokenizer.save_pretrained(out / f"step-{step}")
 
-    recorder = Recorder(trainer.model, list(spec.steps), save)
-    trainer.add_callback(recorder)
-    started = time.perf_counter()
-    trainer.train()
-    if missing := set(spec.steps) - set(recorder.distances):
-        raise RetainError(f"the trainer ended before update {max(missing)}: a method makes exactly the updates of the budget")
-    record: TrainingRecord = count(trainer)
-    record.seconds = time.perf_counter() - started
+    recorder: Recorder | None = None
+    records: list[TrainingRecord] = []
+    start = base
+    for before, stage in zip(range(0, spec.all_updates, spec.updates), spec.stages(), strict=True):
+        trainer, count = prepare(stage, start, out, traces)
+        recorder = recorder or Recorder(trainer.model, spec.steps, save)
+        recorder.before = before
+        trainer.add_callback(recorder)
+        started = time.perf_counter()
+        trainer.train()
+        if missing := {before + step for step in stage.steps} - set(recorder.distances):
+            raise RetainError(
+                f"the trainer ended before update {max(missing)}: a method makes exactly the updates of the budget"
+            )
+        records.append(count(trainer))
+        records[-1].seconds = time.perf_counter() - started
+        start = out / f"step-{before + spec.updates}"
+        del trainer, count
+        gc.collect()  # the next stage loads a model and an optimizer of its own
+    assert recorder is not None
+    record = together(records)
     record.curve, record.distances = recorder.curve, recorder.distances
     return record
 

@@ -119,7 +119,8 @@ def _declared(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declare
         FROM studies s JOIN studies c ON c.study = s.study AND c.is_current
         WHERE s.study = $study AND s.primary_contrast = c.primary_contrast
           AND json_extract(s.spec, '$.target') = json_extract(c.spec, '$.target')
-          AND json_extract(s.spec, '$.retention') = json_extract(c.spec, '$.retention')""",
+          AND json_extract(s.spec, '$.retention') = json_extract(c.spec, '$.retention')
+          AND coalesce(json_extract(s.spec, '$.then'), '[]') = coalesce(json_extract(c.spec, '$.then'), '[]')""",
         {"study": scores.study, "a": trained.get(said.a, said.a), "b": trained.get(said.b, said.b)},
     ).fetchone()
     return (row[0], row[1]) if row else (None, None)

@@ -88,13 +88,14 @@ def contents_of(
 
 
 def target_symbols(plan: StudyPlan) -> list[str]:
-    """Words that the target's answers use and those of no retention benchmark do (for the spill audit)."""
+    """Words that the targets' answers use and those of no retention benchmark do (for the spill audit)."""
     if plan.base.lab is None or plan.study.own.target is not None:
         return []
     from retain_core.lab.targets import LAB_TARGETS
     from retain_core.lab.world import World
 
-    return LAB_TARGETS[plan.study.target](World(plan.world), "varied").symbols
+    world = World(plan.world)
+    return list(dict.fromkeys(symbol for name in plan.study.targets() for symbol in LAB_TARGETS[name](world, "varied").symbols))
 
 
 def _found(checkpoint: str, pairs: Sequence[tuple[Plan, Artifact | None]]) -> list[Evaluated]:
@@ -113,10 +114,12 @@ def study_row(study: str, revision: Revision) -> list[Any]:
 
 def _benchmark_rows(study: Study) -> list[list[Any]]:
     named: list[tuple[str | None, str, bool | None]] = [(None, "target", None)]
+    named += [(None, "later_target", None) for _ in study.then]
     named += [(r.metric, "retention", r.near) for r in study.retention]
     named += [(None, "probe", None) for _ in study.probes]
+    stages = {name: stage for stage, name in enumerate(study.targets(), start=1)}
     return [
-        [study.study, known.name, metric or known.metrics[0], role, near, known.choices]
+        [study.study, known.name, metric or known.metrics[0], role, near, known.choices, stages.get(known.name)]
         for known, (metric, role, near) in zip(study.benchmarks(), named, strict=True)
     ]
 
@@ -137,9 +140,12 @@ def _arm_row(plan: StudyPlan, arm: PlannedArm, errors: dict[str, str]) -> list[A
     status = "done" if arm.done else "failed" if spec.arm in errors else "missing"
     distance, path = meta.get("distances", {}).get(str(spec.steps[-1]), (None, None))
     init_seed = plan.base.lab.seed if plan.base.lab else None
+    config = {**spec.config, "updates": spec.updates, "sequences_per_update": spec.sequences_per_update}
+    if spec.then:
+        config["then"] = list(spec.then)
     return [
         spec.arm, spec.study, f"{spec.study}/base", spec.target, spec.method, spec.config["algorithm"], spec.role,
-        canonical_json({**spec.config, "updates": spec.updates, "sequences_per_update": spec.sequences_per_update}),
+        canonical_json(config),
         spec.learning_rate, spec.seed, spec.seed, init_seed, spec.seed, None, status, errors.get(spec.arm),
         meta.get("updates"), meta.get("sequences"), meta.get("unique_prompts"), meta.get("tokens_trained"),
         meta.get("tokens_generated"), meta.get("style_distance"), meta.get("seconds"), path, distance, meta.get("git_sha"),
@@ -155,4 +161,4 @@ def _checkpoint_row(arm: PlannedArm, checkpoint: Checkpoint) -> list[Any]:
     if alpha is not None:  # on the straight line from the base, which no training went along
         distance, path = distance and alpha * distance, None
     kept = not spec.trained or (alpha is None and step in spec.kept_steps())
-    return [spec.checkpoint(*checkpoint), spec.arm, spec.study, step, alpha, None, kept, distance, path]
+    return [spec.checkpoint(*checkpoint), spec.arm, spec.study, step, alpha, spec.stage(step), kept, distance, path]

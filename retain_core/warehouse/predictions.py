@@ -148,7 +148,7 @@ def _trained(store: Store, inputs: dict[str, Any]) -> bool:
     """Whether any arm of this home, of whatever study, was trained on the target from one of the larger bases."""
     bases = set(inputs["bases_to"].values())
     arms = (found.inputs for key in store.keys("arm") if (found := store.find("arm", key)))
-    return any(arm["base"] in bases and arm["target"] == inputs["target"] for arm in arms)
+    return any(arm["base"] in bases and inputs["target"] in (arm["target"], *arm.get("then", ())) for arm in arms)
 
 
 def _unfinished(con: duckdb.DuckDBPyConnection, bases: dict[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ CREATE TABLE studies (
     declared_at TIMESTAMP, created_at TIMESTAMP, is_current BOOLEAN, looks INTEGER[]
 );
 CREATE TABLE study_benchmarks (
-    study VARCHAR, benchmark VARCHAR, metric VARCHAR, role VARCHAR, near BOOLEAN, choices INTEGER
+    study VARCHAR, benchmark VARCHAR, metric VARCHAR, role VARCHAR, near BOOLEAN, choices INTEGER, stage INTEGER
 );
 CREATE TABLE target_symbols (study VARCHAR, symbol VARCHAR);
 CREATE TABLE arms (

@@ -118,6 +118,57 @@ SELECT c.study, c.base, c.target, c.method, c.learning_rate, c.arms, c.seeds, c.
        c.role, 'last checkpoint of every seed, all items; interval: ' || coalesce(i.interval_rule, 'none') AS rule
 FROM cell c LEFT JOIN i ON i.study = c.study AND i.method = c.method AND i.learning_rate IS NOT DISTINCT FROM c.learning_rate;
 
+-- Sequences of targets: every target at the end of every stage, of arms that learned several.
+CREATE VIEW sequences AS
+WITH several AS (
+    SELECT a.arm FROM arms a JOIN checkpoints c USING (arm) WHERE a.status = 'done' GROUP BY a.arm HAVING max(c.stage) > 1
+), ends AS (
+    SELECT c.arm, c.stage, max_by(c.checkpoint, c.step) AS checkpoint
+    FROM checkpoints c SEMI JOIN several USING (arm) WHERE c.alpha IS NULL GROUP BY c.arm, c.stage
+), seen AS (
+    SELECT g.study, g.base, g.target, g.arm, g.method, g.learning_rate, g.seed, e.stage, t.benchmark AS trained, g.benchmark,
+           g.metric, b.stage AS learned, g.base_score, g.score
+    FROM ends e
+    JOIN compared g ON g.checkpoint = e.checkpoint
+    JOIN study_benchmarks b ON b.study = g.study AND b.benchmark = g.benchmark AND b.stage IS NOT NULL
+    JOIN study_benchmarks t ON t.study = g.study AND t.stage = e.stage
+    WHERE g.metric IN (g.study_metric, 'exact')
+)
+SELECT study, base, target, arm, method, learning_rate, seed, stage, trained, benchmark, metric, base_score,
+       coalesce(lag(score) OVER along, base_score) AS before,
+       CASE WHEN stage >= learned THEN max(score) FILTER (stage = learned) OVER whole END AS own, score
+FROM seen WINDOW along AS (PARTITION BY arm, benchmark, metric ORDER BY stage), whole AS (PARTITION BY arm, benchmark, metric);
+
+-- Backward transfer (Lopez-Paz and Ranzato 2017), forgetting measure (Chaudhry et al. 2018), forward transfer, average accuracy.
+CREATE VIEW backward_transfer AS
+WITH placed AS (
+    SELECT s.*, b.stage AS learned, s.metric = b.metric AS counted, max(s.stage) OVER (PARTITION BY s.arm) AS stages
+    FROM sequences s JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
+), each_target AS (
+    SELECT study, base, target, arm, method, learning_rate, seed, counted, benchmark, learned, stages,
+           max(score) FILTER (stage = stages) AS final, max(own) AS own, max(score) FILTER (stage < stages) AS best,
+           max(before) FILTER (stage = learned) - max(base_score) AS ahead
+    FROM placed GROUP BY ALL
+)
+SELECT study, base, target, arm, method, learning_rate, seed, CASE WHEN counted THEN 'primary' ELSE 'exact' END AS metric,
+       avg(final - own) FILTER (learned < stages) AS bwt, avg(best - final) FILTER (learned < stages) AS forgetting_measure,
+       avg(ahead) FILTER (learned > 1) AS fwt, avg(final) AS average, count(*) AS targets
+FROM each_target GROUP BY study, base, target, arm, method, learning_rate, seed, counted, stages
+HAVING count(*) = stages;
+
+CREATE VIEW sequence_summary AS
+WITH cell AS (
+    SELECT study, base, target, method, learning_rate, metric, count(*) AS arms, count(DISTINCT seed) AS seeds,
+           any_value(targets) AS targets, avg(bwt) AS bwt, avg(forgetting_measure) AS forgetting_measure, avg(fwt) AS fwt,
+           avg(average) AS average, list(bwt ORDER BY seed) AS bwt_by_seed
+    FROM backward_transfer GROUP BY ALL
+)
+SELECT c.study, c.base, c.target, c.method, c.learning_rate, c.metric, c.arms, c.seeds, c.targets, c.bwt, i.low AS bwt_low,
+       i.high AS bwt_high, c.forgetting_measure, c.fwt, c.average, c.bwt_by_seed, i.rule
+FROM cell c LEFT JOIN intervals i
+  ON i.study = c.study AND i.method = c.method AND i.learning_rate IS NOT DISTINCT FROM c.learning_rate
+     AND i.quantity = CASE WHEN c.metric = 'exact' THEN 'bwt_exact' ELSE 'bwt' END;
+
 -- Drop where methods stand at the same gain, at the same distance from the base, at the same KL to it.
 CREATE VIEW matched_gain AS
 SELECT study, base, target, method, value AS gain, learning_rate, step, "drop", ci_low, ci_high, largest AS largest_gain,

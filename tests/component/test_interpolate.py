@@ -154,7 +154,7 @@ def test_blends_of_a_cached_study_train_nothing(home, blended_study, monkeypatch
     assert [(a.spec.method, a.to_train, a.missing_evaluations) for a in plan.arms] == [
         ("sft", False, 4), ("grpo", False, 4), ("learning_rate_0", False, 0),
     ]  # fmt: skip
-    assert cost_lines(plan, store, 1)[0].startswith("cost: 2 arms, 0 sequences to train on, 8 evaluations")
+    assert cost_lines([plan], store, 1)[0].startswith("cost: 2 arms, 0 sequences to train on, 8 evaluations")
     monkeypatch.setenv("RETAIN_HOME", str(home))
     assert "2, 4, 4~0.5" in plan_text(blended_study)
 
