@@ -11,7 +11,7 @@ from pathlib import Path
 
 from retain_core import run, workers
 from retain_core.cross import StudyFile, load_studies, one_study
-from retain_core.errors import ArmsFailedError, InputError
+from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.report.summary import closing_lines, crossed_lines
 from retain_core.revisions import more_seeds, revisions_of
 from retain_core.settings import Settings, settings
@@ -26,14 +26,19 @@ def run_studies(paths: list[Path]) -> int:
     """Run study files to their ends and print the closing lines of each. Returns the highest exit code.
 
     Studies share arms, so all are declared before any arm is trained: else a later one would be declared after its own
-    arms.
+    arms. A file that fails does not stop the others.
     """
     files = [load_studies(path) for path in paths]
-    if len(files) > 1:
-        run.declare_all([study for file in files for study in file.studies], settings())
+    if len(files) == 1:
+        return _run(files[0])
+    run.declare_all([study for file in files for study in file.studies], settings())
     codes = []
     for file in files:
-        codes.append(_run(file))
+        try:
+            codes.append(_run(file))
+        except RetainError as error:
+            print(f"retain: {file.name}: {error}", file=sys.stderr)
+            codes.append(error.exit_code)
         if codes[-1] == STOPPED:
             break
     return max(codes)

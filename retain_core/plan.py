@@ -196,6 +196,14 @@ def base_reference(study: Study) -> BaseRef:
     return BaseRef(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template)
 
 
+def check_models(study: Study) -> None:
+    """Raises InputError for a base or an external model that is not there."""
+    base_reference(study)
+    for method in study.methods:
+        if method.algorithm == "external":
+            _model_folder(f"method {method.label}", str(method.model))
+
+
 def model_fingerprint(folder: Path) -> str:
     """SHA-256 over the names and bytes of a model folder: the identity of weights nobody trained here."""
     seal = hashlib.sha256()

@@ -13,6 +13,7 @@ from typing import Any
 
 from retain_core.errors import InputError
 from retain_core.methods import interpolated
+from retain_core.own.study import Own
 from retain_core.stats.sequential import MOST_LOOKS
 from retain_core.store import Store, write_atomically
 from retain_core.study import Study
@@ -79,13 +80,13 @@ def _earlier_looks(store: Store, known: list[Revision], spec: dict[str, Any]) ->
     seen = {a.inputs["spec_hash"] for key in store.keys("summary") if (a := store.find("summary", key))}
     for revision in reversed(known):
         fewer = set(revision.spec["seeds"]) < set(spec["seeds"])
-        if fewer and revision.spec_hash in seen and _question(revision.spec) == _question(spec):
+        if fewer and revision.spec_hash in seen and question(revision.spec) == question(spec):
             return revision.looks
     return ()
 
 
-def _question(spec: dict[str, Any]) -> dict[str, Any]:
-    """What the declared contrast depends on, seeds apart."""
+def question(spec: dict[str, Any]) -> dict[str, Any]:
+    """What the declared contrast depends on, seeds apart: a text that changes any of it declares another contrast."""
     asked = {key: spec[key] for key in ("base", "target", "retention", "learning_rates", "budget", "primary")}
     compared = set(spec["primary"]["contrast"] if spec["primary"] else ())
     alphas = spec.get("interpolate", [])
@@ -93,6 +94,7 @@ def _question(spec: dict[str, Any]) -> dict[str, Any]:
     methods = {blended.get(label, label) for label in compared}
     asked["methods"] = [m for m in spec["methods"] if m["label"] in methods]
     asked["then"] = spec.get("then", [])  # texts declared before there were sequences
+    asked["own"] = Own.model_validate(spec.get("own") or {}).content()
     return {**asked, "interpolate": alphas if compared & set(blended) else []}
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from retain_core import workers
 from retain_core.cross import StudyFile
-from retain_core.errors import RetainError
-from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, plan_study
+from retain_core.errors import InputError, RetainError
+from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
 from retain_core.revisions import Revision, declare
 from retain_core.settings import Settings
 from retain_core.store import Store, lock_home
@@ -85,7 +85,12 @@ def open_study(study: Study, config: Settings) -> Iterator[Running]:
 
 
 def declare_all(studies: Sequence[Study], config: Settings) -> None:
-    """Declare the texts of several studies before any of them is run."""
+    """Declare the texts of several studies before any of them is run; none of them when one is wrong."""
+    names = [study.study for study in studies]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two of the files are the study {doubled[0]!r}; run them one at a time")
+    for study in studies:
+        check_models(study)
     store = Store(config.artifacts)
     store.prepare()
     with lock_home(config.home):

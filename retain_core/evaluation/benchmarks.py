@@ -41,8 +41,6 @@ SAMPLED = ("pass_at_4", "acc", "distinct")
 SAMPLING_SEED = 0
 BATCH_SIZE = 400
 """Requests per forward pass. Part of the settings: the batch size can change scores."""
-MAX_LENGTH = 64
-"""Longest sequence of the lab's models in tokens."""
 
 BENCHMARKS: dict[str, Benchmark] = {
     b.name: b
@@ -67,7 +65,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             plays="addition by eight answers an item: whether a right one is still among them",
         ),
         Benchmark(
-            "facts_sampled", "lab_facts_sampled", metrics=SAMPLED, samples=8, choices=8,
+            "facts_sampled", "lab_facts_sampled", metrics=SAMPLED, samples=8,
             plays="facts by eight answers an item: whether a right one is still among them",
         ),
         Benchmark(

@@ -31,7 +31,7 @@ class Entry:
 
     question: Question
     state: str
-    """run, underpowered, not tested, incomplete, not run."""
+    """run, underpowered, no figure, not tested, incomplete, not run."""
     verdict: str | None = None
     """The study's word, None where there is none to give."""
     robust: bool | None = None
@@ -57,7 +57,7 @@ def ledger_text(config: Settings, form: Format) -> str:
     table = render(columns, [_row(entry) for entry in entries], form)
     if form in ("json", "csv"):
         return table
-    powered = sum(entry.state == "run" for entry in entries)
+    powered = sum(entry.state == "run" and entry.detectable is not None for entry in entries)
     told = sum(entry.state != "not run" for entry in entries)
     return (
         f"{table}\n\n{told} of {len(entries)} questions have been run here; {powered} of them can detect "
@@ -116,7 +116,7 @@ def _entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Q
         return Entry(question, "incomplete", seeds=seeds, seconds=seconds, note="the warehouse has no primary contrast")
     word, robust, rate_a, rate_b, diff, low, high, stderr, level, reason, before = row
     detectable = None if diff is None else detectable_from_interval((high - low) / 2, stderr, alpha=1 - level)
-    state = "underpowered" if detectable is not None and detectable > POWERED else "run"
+    state = "no figure" if detectable is None else "underpowered" if detectable > POWERED else "run"
     note = reason or ("" if before else "declared after training, so exploratory")
     if question.tested_if and (why := _untested(con, store, question)):
         state, word, note = "not tested", None, why

@@ -5,6 +5,7 @@ Its random streams come from the study's own text, so that a rebuilt warehouse h
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import duckdb
@@ -18,10 +19,11 @@ from retain_core.analysis.matching import GAINS, Curves, MatchedPoint, front_poi
 from retain_core.analysis.scores import StudyScores, read_scores
 from retain_core.canonical import digest
 from retain_core.methods import CONTROLS, WITHOUT_LAB
+from retain_core.revisions import question
 from retain_core.stats.sequential import MOST_LOOKS, look_levels, overall_error
 from retain_core.warehouse.rows import insert
 
-ANALYSIS_VERSION = 2
+ANALYSIS_VERSION = 3
 """Raised when equal answers would give other figures."""
 _TABLES = ("intervals", "contrasts", "contrast_benchmarks", "matched", "pareto", "kl_law", "looks")
 
@@ -111,19 +113,18 @@ def _store(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared, 
 
 
 def _declared(con: duckdb.DuckDBPyConnection, scores: StudyScores, said: Declared) -> tuple[Any, bool | None]:
-    """When the contrast was first declared in these words, over the same benchmarks, and whether before training."""
+    """When a text that asks the same question (`revisions.question`) was first declared, and whether before training."""
+    if said.a is None or said.b is None:
+        return None, None
     trained: dict[str | None, str] = {cell.method: cell.parent.method for cell in scores.interpolated if cell.parent}
+    texts = con.execute("SELECT spec, CAST(declared_at AS VARCHAR) FROM studies WHERE study = ?", [scores.study]).fetchall()
+    asked = question(scores.spec)
+    first = min(when for text, when in texts if question(json.loads(text)) == asked)
     row = con.execute(
-        """SELECT CAST(min(s.declared_at) AS VARCHAR), min(s.declared_at) <= (
-               SELECT min(created_at) FROM arms WHERE study = $study AND method IN ($a, $b))
-        FROM studies s JOIN studies c ON c.study = s.study AND c.is_current
-        WHERE s.study = $study AND s.primary_contrast = c.primary_contrast
-          AND json_extract(s.spec, '$.target') = json_extract(c.spec, '$.target')
-          AND json_extract(s.spec, '$.retention') = json_extract(c.spec, '$.retention')
-          AND coalesce(json_extract(s.spec, '$.then'), '[]') = coalesce(json_extract(c.spec, '$.then'), '[]')""",
-        {"study": scores.study, "a": trained.get(said.a, said.a), "b": trained.get(said.b, said.b)},
+        "SELECT CAST($first AS TIMESTAMP) <= min(created_at) FROM arms WHERE study = $study AND method IN ($a, $b)",
+        {"first": first, "study": scores.study, "a": trained.get(said.a, said.a), "b": trained.get(said.b, said.b)},
     ).fetchone()
-    return (row[0], row[1]) if row else (None, None)
+    return first, row[0] if row else None
 
 
 def _contrast_row(c: Contrast, said: Declared) -> list[Any]:

@@ -69,7 +69,8 @@ def freeze_predictions(store: Store, warehouse: Path, file: StudyFile) -> list[A
         smaller, larger = ([plans[s.study] for s in file.of(size, target)] for size in (small, large))
         inputs = _inputs(file.name, smaller, larger)
         if all(plan.done for plan in smaller) and store.find("prediction", key_of(inputs)) is None:
-            found += _freeze(store, warehouse, inputs)
+            seen = _trained(store, inputs) or any(map(_begun, larger))
+            found += _freeze(store, warehouse, inputs, before=not seen)
     if found:
         with duckdb.connect(str(warehouse)) as con:
             put_predictions(con, predictions_of(store))
@@ -122,7 +123,7 @@ def _point(study: Study) -> str:
     return at_gain((study.primary.at_gain if study.primary else None) or DEFAULT_GAIN)
 
 
-def _freeze(store: Store, warehouse: Path, inputs: dict[str, Any]) -> list[Artifact]:
+def _freeze(store: Store, warehouse: Path, inputs: dict[str, Any], before: bool) -> list[Artifact]:
     """The prediction as an artifact; none where the warehouse has not loaded all that is predicted from."""
     key = key_of(inputs)
     with duckdb.connect(str(warehouse), read_only=True) as con:
@@ -139,7 +140,7 @@ def _freeze(store: Store, warehouse: Path, inputs: dict[str, Any]) -> list[Artif
         for (a, b, rate), diff in predicted.diffs.items()
     ]  # fmt: skip
     with store.create("prediction", key, inputs) as draft:
-        draft.meta.update(frozen_before=not _trained(store, inputs), withheld=predicted.withheld)
+        draft.meta.update(frozen_before=before, withheld=predicted.withheld)
         (draft.path / PAIRS).write_text(canonical_json(rows), encoding="utf-8")
     return [store.get("prediction", key)]
 
@@ -149,6 +150,11 @@ def _trained(store: Store, inputs: dict[str, Any]) -> bool:
     bases = set(inputs["bases_to"].values())
     arms = (found.inputs for key in store.keys("arm") if (found := store.find("arm", key)))
     return any(arm["base"] in bases and inputs["target"] in (arm["target"], *arm.get("then", ())) for arm in arms)
+
+
+def _begun(plan: StudyPlan) -> bool:
+    """Whether anything of an arm of the study can have been seen: an arm that was stopped leaves evaluations behind."""
+    return any(arm.record or any(found for pairs in arm.evaluations.values() for _, found in pairs) for arm in plan.arms)
 
 
 def _unfinished(con: duckdb.DuckDBPyConnection, bases: dict[str, str]) -> list[str]:

@@ -116,6 +116,19 @@ def test_a_study_that_cannot_detect_five_points_is_underpowered(home):
     assert entry_of(config, "replay").state == "underpowered"
 
 
+@pytest.mark.parametrize("word", ["not reached", "too noisy"])
+def test_a_contrast_that_could_not_be_read_counts_for_nothing(home, word):
+    config, con, _ = home("replay")
+    con.execute(
+        """UPDATE contrasts SET verdict = ?, diff = NULL, ci_low = NULL, ci_high = NULL, stderr = NULL WHERE "primary" """,
+        [word],
+    )
+    con.close()
+    entry = entry_of(config, "replay")
+    assert (entry.state, entry.verdict, entry.detectable) == ("no figure", word, None)
+    assert "0 of them can detect" in ledger_text(config, "table")
+
+
 def test_a_study_with_a_missing_arm_has_no_verdict(home):
     config, con, _ = home("replay")
     con.execute("UPDATE arms SET status = 'failed' WHERE method = 'third' AND seed = 0")

@@ -186,3 +186,12 @@ def test_studies_of_one_run_are_all_declared_before_the_first_arm(tmp_path):
     declare_all(two[::-1], config)
     assert {name: revisions_of(store, name) for name in ("s", "t")} == before
     assert not list(store.keys("arm"))
+
+
+def test_nothing_is_declared_when_one_of_several_studies_is_wrong(tmp_path):
+    config = Settings(home=tmp_path)
+    gone = Study.model_validate({**study().model_dump(), "study": "t", "base": str(tmp_path / "gone")})
+    for two, said in (([study(), gone], "no model at"), ([study(), study((0, 1, 2))], "two of the files are the study 's'")):
+        with pytest.raises(InputError, match=said):
+            declare_all(two, config)
+        assert studies(Store(config.artifacts)) == []
