@@ -191,6 +191,17 @@ def test_a_prediction_that_comes_after_arms_of_the_next_size_says_so(crossed):
     assert said == (False,)
 
 
+def test_answers_that_a_stopped_arm_of_the_next_size_left_behind_count_as_seen(crossed):
+    config, file = crossed
+    store = Store(config.artifacts)
+    (plan, _), *_ = next(iter(plan_study(file.studies[1], store).arms[0].evaluations.values()))
+    with store.create(plan.kind, plan.key, plan.inputs) as draft:
+        (draft.path / "answers").write_text("some")
+    assert len(freeze_predictions(file, config)) == 1
+    ((said,),) = rows(config, "(SELECT frozen_before FROM predictions)")
+    assert said == (False,)
+
+
 def test_an_edited_file_is_another_prediction_beside_the_old_one(crossed):
     config, file = crossed
     freeze_predictions(file, config)
