@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from itertools import cycle
 from types import SimpleNamespace
 
 import duckdb
@@ -23,7 +24,7 @@ from retain_core.run import open_study
 from retain_core.store import Store
 from retain_core.study import load_study
 from retain_core.training.imitation.expert import solvable
-from retain_core.training.preference import sampled_pairs
+from retain_core.training.preference import GROUP, sampled_pairs
 from retain_core.training.rewards import judged
 from tests.conftest import ROOT, run_plain, settings_at, tree
 
@@ -308,14 +309,15 @@ def test_the_other_methods_train_on_it(base, example, tmp_path, dials, one_threa
     [
         ("raise KeyError(answer)", "raised KeyError"),
         ("return float('nan')", "returned nan"),
-        ("while True: pass", "took longer than 0.01 s"),
+        ("while True: pass", "took longer than 0.1 s"),
     ],
 )
 def test_a_verifier_that_fails_ends_no_method_at_once_and_makes_nothing_right(tmp_path, monkeypatch, base_model, body, words):
     """It fails on one prompt in five: below the share that is forgiven; then on all."""
-    monkeypatch.setattr("retain_core.training.rewards.SECONDS_PER_ANSWER", 0.01)
+    monkeypatch.setattr("retain_core.training.rewards.SECONDS_PER_ANSWER", 0.1)
     module = f"own_failing_{abs(hash(body))}"
-    verifier = f"def right(answer, row):\n    if row['prompt'] == 'is it bad to steal ?' or answer == 'x': {body}\n    return 1"
+    fails = "row['prompt'] == 'is it bad to steal ?' or answer == 'x'"
+    verifier = f"def right(answer, row):\n    if {fails}:\n        {body}\n    return 1"
     target = FileTarget(files(tmp_path, verifier, module), base_model[1])
     stream = target.problems(0)
     problems = [next(stream) for _ in range(target.size)]
@@ -323,11 +325,12 @@ def test_a_verifier_that_fails_ends_no_method_at_once_and_makes_nothing_right(tm
     assert judged(problems, [("yes", False)] * 5) == [False] * 5
     with pytest.raises(RetainError, match=f"the verifier failed on more than 25% of 5 samples; .* {words}"):
         judged(problems, [("x", True)] * 5)
-    base = SimpleNamespace(sample=lambda prompts, temperature: [("yes" if i % 2 else "no", True) for i in range(len(prompts))])
+    base = SimpleNamespace(sample=lambda prompts, temperature: [("yes", True) for _ in prompts])
     solved = solvable(base, target, seed=0, most=5)
     assert {p.key for p in problems} - set(solved) == {p.key for p in problems if "steal" in p.prompt}
-    with pytest.raises(RetainError, match="no preference to learn"):
-        sampled_pairs(base, (p for _ in range(99) for p in problems if "steal" not in p.prompt), 10, 1.0, seed=0)
+    base.sample = lambda prompts, temperature: [("yes" if i % GROUP else "x", True) for i in range(len(prompts))]
+    others = cycle(p for p in problems if "steal" not in p.prompt)
+    assert {(right, wrong) for _, right, wrong in sampled_pairs(base, others, 4, 1.0, seed=0)} == {("yes", "x")}
 
 
 # Any base, any package

@@ -6,7 +6,9 @@ import shutil
 import pytest
 
 from retain_core.analysis.bases import _family as family
+from retain_core.arms import TEMPLATE_VERSION
 from retain_core.errors import InputError, RetainError
+from retain_core.lab.dataset import LAB_VERSION
 from retain_core.own.files import locate, module_file, read_rows, seal
 from retain_core.plan import plan_study
 from retain_core.revisions import declare, revisions_of
@@ -210,7 +212,11 @@ def test_a_lab_study_has_the_keys_that_it_had():
         "arm", "base", "world", "target", "learning_rate", "seed", "updates", "sequences_per_update", "steps", "threads",
         "training_version", "platform", "versions",
     }  # fmt: skip
+    folder = plan.arms[0].spec.base.model_copy(update={"lab": None, "chat_template": "another"})
+    added = {"lab_version": LAB_VERSION, "template_version": TEMPLATE_VERSION}
+    assert plan.arms[0].spec.model_copy(update={"base": folder}).inputs() == inputs | added
     settings = plan.base_evaluations[0][0].settings
+    assert "template_version" not in settings
     assert settings["items"] == f"{plan.dataset_key}/countdown"
     assert settings["decoding"] == "greedy, 16 new tokens"
     assert "own" not in plan.divergence_settings.inputs()
