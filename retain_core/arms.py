@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
 from retain_core.own.files import Code
@@ -23,6 +24,9 @@ from retain_core.store import key_of
 LAB_TEMPLATE = digest(CHAT_TEMPLATE, 16)
 TRAINING_VERSION = 1
 """Raised when equal settings would train to other weights."""
+
+TEMPLATE_VERSION = 1
+"""Raised when equal settings give something else under chat templates other than the lab's only."""
 
 
 class BaseRef(BaseModel):
@@ -128,13 +132,15 @@ class ArmSpec(BaseModel):
         trained_for: dict[str, Any] = {"world": world, "target": self.target}
         if self.own_target is not None:
             trained_for = {"target": self.own_target.training_identity()}
+        elif self.base.lab is None:
+            trained_for["lab_version"] = LAB_VERSION  # which a base of the lab has in its fingerprint
         packages = ("torch", "transformers", "trl", *(["peft"] if self.config.get("lora_rank") else []))
         return {
             "arm": self.config, "base": self.base.fingerprint, **trained_for,
             "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,
             "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
-            **({"then": list(self.then)} if self.then else {}),
+            **({"then": list(self.then)} if self.then else {}), **templated(self.base.chat_template),
         }  # fmt: skip
 
     @property
@@ -164,6 +170,11 @@ class ArmSpec(BaseModel):
 def weights_key(spec: ArmSpec, step: int) -> str:
     """The key of the weights of one checkpoint."""
     return key_of(spec.checkpoint_identity(step))
+
+
+def templated(chat_template: str) -> dict[str, Any]:
+    """What a result depends on beside the hash of the chat template, for the keys."""
+    return {} if chat_template == LAB_TEMPLATE else {"template_version": TEMPLATE_VERSION}
 
 
 @lru_cache(maxsize=8)

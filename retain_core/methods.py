@@ -242,12 +242,14 @@ WITHOUT_LAB = ("learning_rate_0", "constant_reward", "random_reward")
 """The controls that need no lab target: the outcome of the others is known of the lab's worlds only."""
 
 
-def control(name: str, learning_rates: tuple[float, ...], seeds: tuple[int, ...], harm: str) -> Method:
+def control(name: str, learning_rates: tuple[float, ...], seeds: tuple[int, ...], harm: str, answers: bool = True) -> Method:
     """A control as a method: at the highest learning rate of the grid, with the first seed.
 
-    `harm` is the benchmark on which the planted harm is planted.
+    `harm` is the benchmark on which the planted harm is planted; without `answers` to imitate nothing is imitated.
     """
     dials = {"learning_rates": (max(learning_rates),), "seeds": seeds[:1], **CONTROLS[name]}
     if name == "planted_harm":
         dials["harm"] = harm
+    if name == "learning_rate_0" and not answers:
+        dials = {"algorithm": "grpo", "learning_rates": (0.0,), "seeds": seeds[:1]}
     return Method(label=name, **dials)

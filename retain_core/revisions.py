@@ -48,12 +48,11 @@ def declare(store: Store, study: Study) -> list[Revision]:
     Raises InputError when that would be the fourth.
     """
     known = revisions_of(store, study.study)
-    spec_hash = study.spec_hash()
-    if any(r.spec_hash == spec_hash and r.current for r in known):
+    spec_hash, spec = study.spec_hash(), study.model_dump(mode="json")
+    if any(r.spec_hash == spec_hash and r.current and r.spec == spec for r in known):
         return known
     if all(r.spec_hash != spec_hash for r in known):
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        spec = study.model_dump(mode="json")
         looks = (*_earlier_looks(store, known, spec), len(study.seeds))
         if len(looks) > MOST_LOOKS:
             raise InputError(
@@ -61,7 +60,9 @@ def declare(store: Store, study: Study) -> list[Revision]:
                 "find differences by chance. Declare a new study under another name"
             )
         known = [*known, Revision(len(known) + 1, spec, spec_hash, now, True, looks)]
-    marked = [replace(r, current=r.spec_hash == spec_hash) for r in known]
+    # Equal hashes can differ in where the study's own files lie, which is where they are looked for from now on.
+    same = [r.spec_hash == spec_hash for r in known]
+    marked = [replace(r, current=now, spec=spec if now else r.spec) for r, now in zip(known, same, strict=True)]
     text = json.dumps([asdict(r) for r in marked], indent=1)
     write_atomically(store.root / "studies" / f"{study.study}.json", text)
     return marked

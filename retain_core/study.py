@@ -34,6 +34,8 @@ Where = tuple[int | str, ...]
 """The place of a value in a study file: keys and positions, outermost first."""
 Checked = TypeVar("Checked", bound=BaseModel)
 
+FILLED_IN = ("own", "target_files")
+"""Keys of a stored study that no study file has."""
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
 
@@ -343,7 +345,8 @@ class Study(_Model):
     def all_methods(self) -> list[Method]:
         """The methods, then the controls as methods."""
         harm = self.harmed() if "planted_harm" in self.controls else ""
-        return [*self.methods, *(control(name, self.learning_rates, self.seeds, harm) for name in self.controls)]
+        answers = self.own.target is None or self.own.target.answers
+        return [*self.methods, *(control(name, self.learning_rates, self.seeds, harm, answers) for name in self.controls)]
 
     def interpolated(self) -> dict[str, str]:
         """Label of the blends -> method whose last checkpoints are blended with the base: all that are trained."""
@@ -429,8 +432,23 @@ class StudyText:
 
     def study(self, raw: Any, written: Callable[[Where], Where] = lambda where: where) -> Study:
         """`raw` as a study with what its own files hold now. Raises InputError."""
+        for key in FILLED_IN:
+            if key in raw:
+                raise self.refusal((key,), unknown("key", key, _keys_at(())))
         study = self.checked(Study, raw, lambda where: written(_as_written(where)))
+        if study.target_files is not None:
+            self._refuse_unheard(raw["methods"])
         return study.model_copy(update={"own": seal_study(study, Path(self.path).parent)})
+
+    def _refuse_unheard(self, methods: list[Any]) -> None:
+        """Refuse dials that a target of the user's own does not listen to."""
+        for number, entry in enumerate(methods):
+            for dial, usual in (("prompts", "varied"), ("solution", None)):
+                if isinstance(entry, dict) and entry.get(dial, usual) != usual:
+                    raise self.refusal(
+                        ("methods", number, dial),
+                        f"{dial} {entry[dial]} needs a target of the lab; a row of yours has one prompt and one `answer`",
+                    )
 
     def refusal(self, where: Where, sentence: str) -> InputError:
         """The error that says what is wrong at a place of the file."""
@@ -474,7 +492,9 @@ def _keys_at(where: Where) -> list[str]:
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
         "execution": Execution, "cross": Cross, "target": TargetFiles,
     }  # fmt: skip
-    return list(models[str(where[0])].model_fields) if where else [*Study.model_fields, "cross"]
+    if where:
+        return list(models[str(where[0])].model_fields)
+    return [*(key for key in Study.model_fields if key not in FILLED_IN), "cross"]
 
 
 def _line(tree: yaml.Node | None, where: Where) -> int:

@@ -63,7 +63,7 @@ def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: 
 
     def solved(doc: dict[str, Any], text: str) -> bool:
         if target.own is None:
-            return text in doc["valid"]
+            return text.strip() in doc["valid"]
         return judge.earned(partial(says, right, doc["row"], text)) > 0
 
     model = AutoModelForCausalLM.from_pretrained(weights, use_safetensors=True)

@@ -15,6 +15,7 @@ import duckdb
 from retain_core.analysis.contrasts import DEFAULT_MARGIN
 from retain_core.canonical import digest
 from retain_core.cross import Family, family_of
+from retain_core.own.study import Own
 from retain_core.stats.crossed import Interval, over_bases, refused
 from retain_core.stats.verdict import verdict
 
@@ -85,7 +86,8 @@ def _one_a_base(specs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _family(spec: dict[str, Any]) -> str:
     base = {k: v for k, v in (spec.get("base") or {}).items() if k != "seed"}
-    return digest({**spec, "study": None, "base": base}, 16)
+    own = {"own": Own.model_validate(spec["own"]).content()} if "own" in spec else {}
+    return digest({**spec, "study": None, "base": base, **own}, 16)
 
 
 def _word(interval: Interval, words: list[str | None], predict: Any, margin: float) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retain_core.arms import LAB_TEMPLATE, ArmSpec, Checkpoint, computed_by
+from retain_core.arms import LAB_TEMPLATE, ArmSpec, Checkpoint, computed_by, templated
 from retain_core.canonical import digest
 from retain_core.evaluation.answers import write_answers
 from retain_core.evaluation.benchmarks import SAMPLING_SEED, Benchmark
@@ -63,7 +63,8 @@ def evaluation_settings(
         "backend": "transformers", "dtype": nuisance.dtype, "batch_size": nuisance.batch_size,
         "threads": threads + nuisance.more_threads, "item_order": nuisance.item_order,
         "chat_template": chat_template, "decoding": decoding(benchmark),
-        "evaluation_version": EVALUATION_VERSION, **computed_by("torch", "transformers", "lm_eval"),
+        "evaluation_version": EVALUATION_VERSION, **templated(chat_template),
+        **computed_by("torch", "transformers", "lm_eval"),
     }  # fmt: skip
 
 

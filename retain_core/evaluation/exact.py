@@ -32,7 +32,7 @@ class ExactItem:
 
 def exact_items(tokenizer: PreTrainedTokenizerBase, file: Path) -> list[ExactItem]:
     """The items of a benchmark's JSONL file with every valid answer (`valid`), encoded."""
-    docs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    docs = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
     rows = iter(encode_exchanges(tokenizer, [(doc["prompt"], answer) for doc in docs for answer in doc["valid"]]))
     prompts = encode_prompts(tokenizer, [doc["prompt"] for doc in docs])
     return [

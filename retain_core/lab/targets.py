@@ -60,8 +60,8 @@ class LabTarget(ABC, Generic[Key]):
         """What the expert answers."""
 
     def accepts(self, key: Key, answer: str) -> bool:
-        """Whether the verifier accepts an answer."""
-        return answer in self.accepted(key)
+        """Whether the verifier accepts an answer, white space around it apart."""
+        return answer.strip() in self.accepted(key)
 
     @abstractmethod
     def accepted(self, key: Key) -> list[str]:

@@ -71,6 +71,7 @@ def seal_benchmark(path: Path, metric: str | None, choices: int | None, cluster:
     for entry in config.get("metric_list") or []:
         if first.split(",")[0] == entry["metric"] and entry.get("higher_is_better") is False:
             raise InputError(f"{path}: {first} has higher_is_better: false, and a drop is a loss only where higher is better")
+    _refuse_globs(path, config)
     return OwnBenchmark(
         yaml=seal([*files, *_data(config, path.parent)]), metrics=(first, *(m for m in known if m != first)), choices=choices,
         cluster=cluster,
@@ -155,6 +156,22 @@ def _data(config: dict[str, Any], folder: Path) -> list[Path]:
 
     walk(_located([config.get("dataset_path"), config.get("dataset_kwargs")], folder))
     return list(dict.fromkeys(found))
+
+
+def _refuse_globs(path: Path, config: dict[str, Any]) -> None:
+    """Refuse patterns among the data files of a reader of local files (`dataset_path: json`): they cannot be sealed."""
+    reader = config.get("dataset_path")
+    if not isinstance(reader, str) or "/" in reader or (path.parent / reader).exists():
+        return  # a data set of the hub is known by its revision, and a folder is sealed whole
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict | list):
+            for entry in value.values() if isinstance(value, dict) else value:
+                walk(entry)
+        elif isinstance(value, str) and "://" not in value and set("*?[") & set(value):
+            raise InputError(f"{path}: {value!r} is a pattern, and retain seals the files that a benchmark names; list them")
+
+    walk(config.get("dataset_kwargs"))
 
 
 @lru_cache(maxsize=16)

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from retain_core.arms import computed_by
-from retain_core.canonical import hash64
-from retain_core.evaluation.answers import item_hash
+from retain_core.canonical import canonical_json, hash64
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.own.benchmark import rows_of
 from retain_core.own.files import read_rows
@@ -21,7 +20,7 @@ from retain_core.own.target import OwnTarget
 from retain_core.store import Store, key_of
 
 FILE = "items.jsonl"
-ITEMS_VERSION = 1
+ITEMS_VERSION = 2
 """Raised when equal files would give other items."""
 
 
@@ -48,12 +47,12 @@ def prepare_items(store: Store, benchmarks: Sequence[Benchmark]) -> None:
         if benchmark.own is None or store.find("items", items_key(benchmark)):
             continue
         rows = _of_target(benchmark.own) if isinstance(benchmark.own, OwnTarget) else rows_of(benchmark.own)
-        again: Counter[tuple[str, str]] = Counter()
+        again: Counter[str] = Counter()
         for row in rows:
-            asked = row["prompt"], row["target"]
-            same = item_hash(benchmark.name, *asked)
-            row["item"] = hash64(f"{same}\n{again[asked]}") if again[asked] else same
-            again[asked] += 1
+            # The warehouse keeps one row an item, so all that it says of an item tells items apart.
+            same = canonical_json([benchmark.name, *(row[field] for field in ("prompt", "target", "cluster", "kind"))])
+            row["item"] = hash64(f"{same}\n{again[same]}")
+            again[same] += 1
         with store.create("items", items_key(benchmark), items_inputs(benchmark)) as draft:
             text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
             (draft.path / FILE).write_text(text, encoding="utf-8")

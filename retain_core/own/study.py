@@ -47,10 +47,11 @@ def seal_study(study: Study, folder: Path) -> Own:
         if method.algorithm == "custom"
     }
     target = seal_target(study.target_files, folder) if study.target_files else None
+    own = Own(target=target, benchmarks=benchmarks, trainers=trainers)
     if target:
-        for method in study.all_methods():
+        for method in study.model_copy(update={"own": own}).all_methods():
             _refuse_unfit(method, target)
-    return Own(target=target, benchmarks=benchmarks, trainers=trainers)
+    return own
 
 
 def _refuse_unfit(method: Method, target: OwnTarget) -> None:

@@ -50,6 +50,8 @@ class OwnTarget(Sealed):
     metric: str
     exact: bool
     """Every held-out item lists its valid answers, so their probability can be summed."""
+    answers: bool = True
+    """Every training row says an answer, which can be imitated."""
 
     def length(self) -> dict[str, Any]:
         """What the length of sampled answers depends on, the tokenizer apart."""
@@ -92,6 +94,7 @@ def seal_target(files: TargetFiles, folder: Path) -> OwnTarget:
         train=seal([train]), items=seal([items]), retention=retention,
         verifier=locate("target.verifier", files.verifier, folder, VERIFIERS),
         longest_answer=files.longest_answer, metric=files.metric, exact=bool(with_valid),
+        answers=all("answer" in row for _, row in trained),
     )  # fmt: skip
 
 

@@ -38,6 +38,9 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -
 def encode_exchanges(tokenizer: PreTrainedTokenizerBase, exchanges: Sequence[tuple[str, str]]) -> list[dict[str, list[int]]]:
     """`input_ids` and `labels` of each (prompt, answer); only the answer and its stop token carry loss.
 
+    A row ends with the first stop token of its answer: what a template writes behind it (ChatML's line break) is never
+    sampled, so it is no part of the answer.
+
     Raises ValueError when the template does not render the prompt as a prefix, or when the stop
     token is missing at the end (the model would never learn to stop).
     """
@@ -47,9 +50,11 @@ def encode_exchanges(tokenizer: PreTrainedTokenizerBase, exchanges: Sequence[tup
     for prompt, full in zip(prompts, _ids(tokenizer, conversations, add_generation_prompt=False), strict=True):
         if full[: len(prompt)] != prompt:
             raise ValueError("the chat template renders a prompt differently when an answer follows it")
-        if tokenizer.eos_token_id not in full[len(prompt) :]:
+        answer = full[len(prompt) :]
+        if tokenizer.eos_token_id not in answer:
             raise ValueError("the chat template does not end an answer with the stop token")
-        rows.append({"input_ids": full, "labels": [IGNORED] * len(prompt) + full[len(prompt) :]})
+        answer = answer[: answer.index(tokenizer.eos_token_id) + 1]
+        rows.append({"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer})
     return rows
 
 

@@ -18,6 +18,7 @@ from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges, loss_per_token, user_turn
 from retain_core.training.frozen import FrozenBase, labelled
 from retain_core.training.record import TrainingRecord
+from retain_core.training.rewards import judged
 from retain_core.training.target import Problem, Target
 
 GROUP = 8
@@ -98,11 +99,12 @@ def sampled_pairs(base: FrozenBase, problems: Iterator[Problem], count: int, tem
     for _ in range(MOST_ROUNDS):
         asked = [problem for problem in (next(problems) for _ in range(-(-(count - len(pairs)) // 2))) for _ in range(GROUP)]
         answers = base.sample([problem.prompt for problem in asked], temperature)
+        verdicts = [(*answer, ok) for answer, ok in zip(answers, judged(asked, answers), strict=True)]
         for start in range(0, len(asked), GROUP):
-            problem, texts = asked[start], [text for text, finished in answers[start : start + GROUP] if finished]
-            right = [text for text in texts if problem.right(text)]
-            wrong = [text for text in texts if not problem.right(text)]
-            pairs += [(problem.prompt, r, w) for r, w in zip(right, wrong, strict=False)]
+            group = verdicts[start : start + GROUP]
+            right = [text for text, _, ok in group if ok]
+            wrong = [text for text, finished, ok in group if finished and not ok]
+            pairs += [(asked[start].prompt, r, w) for r, w in zip(right, wrong, strict=False)]
         if not pairs:
             raise RetainError(
                 f"to none of {len(asked) // GROUP} problems the base gave both a right and a wrong answer in {GROUP} samples, "

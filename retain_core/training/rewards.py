@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -50,6 +50,20 @@ class Judge:
             raise RetainError(
                 f"{what} failed on more than {MOST_FAILURES:.0%} of {asked} samples; the last time it {self._reason}"
             )
+
+
+def judged(problems: Sequence[Problem], answers: Sequence[tuple[str, bool]]) -> list[bool]:
+    """Whether each answer (text, whether it ended by itself) to its problem is right: it ended, and earns more than 0.
+
+    An answer on which the verifier fails (see `Judge`) is not right. Raises RetainError when it fails on more than
+    `MOST_FAILURES` of them.
+    """
+    judge, right = Judge(), []
+    with alarm():
+        for problem, (text, finished) in zip(problems, answers, strict=True):
+            right.append(finished and judge.earned(partial(problem.right, text)) > 0)
+            judge.refuse("the verifier", judge.failures, len(problems))
+    return right
 
 
 class Reward:

@@ -61,7 +61,7 @@ def record(spec: ArmSpec, base: Path, work: Path) -> tuple[list[dict[str, Any]],
 
 def read_traces(folder: Path) -> list[Exchange]:
     """(prompt, answer) of each sample, in the order in which they were produced."""
-    lines = [json.loads(line) for line in (folder / FILE).read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (folder / FILE).read_text(encoding="utf-8").split("\n") if line]
     return [(line["prompt"], line["answer"]) for line in lines]
 
 

@@ -1,5 +1,6 @@
 """The base model's text, its tokenizer, and the exact score."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_only_the_answer_and_its_stop_token_carry_loss(world):
     kept = [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
     assert tokenizer.decode(kept) == "4 6 <|end|>"
     assert tokenizer.decode(row["input_ids"]) == "<|user|> add 1 2 and 3 4 <|assistant|> 4 6 <|end|>"
+
+
+def test_what_a_template_writes_behind_the_stop_token_is_no_part_of_the_answer(world):
+    tokenizer = build_tokenizer(world.entities)
+    usual = encode_exchanges(tokenizer, [("add 1 2 and 3 4", "4 6")])
+    tokenizer.chat_template += "{% if not add_generation_prompt %} red{% endif %}"
+    assert encode_exchanges(tokenizer, [("add 1 2 and 3 4", "4 6")]) == usual
+
+
+def test_a_line_separator_ends_no_item(world, tmp_path):
+    tokenizer = build_tokenizer(world.entities)
+    doc = {"doc_id": 0, "prompt": "add 1\u20282", "valid": ["4 6"]}
+    (tmp_path / "items.jsonl").write_text(json.dumps(doc, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [item.doc_id for item in exact_items(tokenizer, tmp_path / "items.jsonl")] == [0]
 
 
 def test_collator_pads_without_touching_the_loss(world):

@@ -3,6 +3,8 @@
 import json
 import shutil
 import sys
+from itertools import cycle
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -21,6 +23,9 @@ from retain_core.plan import plan_study
 from retain_core.run import open_study
 from retain_core.store import Store
 from retain_core.study import load_study
+from retain_core.training.imitation.expert import solvable
+from retain_core.training.preference import GROUP, sampled_pairs
+from retain_core.training.rewards import judged
 from tests.conftest import ROOT, run_plain, settings_at, tree
 
 VERBS = ("steal", "wash", "burn", "feed", "break", "hug", "kick", "lift")
@@ -194,6 +199,16 @@ def test_items_that_read_alike_stay_apart(store, tmp_path):
     assert len({row["item"] for row in items}) == len(VERBS)
 
 
+def test_another_cluster_makes_another_item(store, tmp_path):
+    """The warehouse keeps the first row of an item, so the same question in another cluster must be another item."""
+    found = {}
+    for cluster in (None, "group", "verb"):
+        benchmark = yaml_benchmark(tmp_path, CHOICE, cluster=cluster)
+        prepare_items(store, [benchmark])
+        found[cluster] = {row["item"] for row in read_items(store, benchmark)}
+    assert len(set.union(*found.values())) == 3 * len(VERBS)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -287,6 +302,35 @@ def test_the_other_methods_train_on_it(base, example, tmp_path, dials, one_threa
     assert record.tokens_trained > 0
     assert (record.tokens_generated > 0) == (dials["algorithm"] == "grpo")
     assert spec.key != golden.arm_spec("own", dials, updates=2).key
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise KeyError(answer)", "raised KeyError"),
+        ("return float('nan')", "returned nan"),
+        ("while True: pass", "took longer than 0.1 s"),
+    ],
+)
+def test_a_verifier_that_fails_ends_no_method_at_once_and_makes_nothing_right(tmp_path, monkeypatch, base_model, body, words):
+    """It fails on one prompt in five: below the share that is forgiven; then on all."""
+    monkeypatch.setattr("retain_core.training.rewards.SECONDS_PER_ANSWER", 0.1)
+    module = f"own_failing_{abs(hash(body))}"
+    fails = "row['prompt'] == 'is it bad to steal ?' or answer == 'x'"
+    verifier = f"def right(answer, row):\n    if {fails}:\n        {body}\n    return 1"
+    target = FileTarget(files(tmp_path, verifier, module), base_model[1])
+    stream = target.problems(0)
+    problems = [next(stream) for _ in range(target.size)]
+    assert judged(problems, [("yes", True)] * 5) == [p.prompt != "is it bad to steal ?" for p in problems]
+    assert judged(problems, [("yes", False)] * 5) == [False] * 5
+    with pytest.raises(RetainError, match=f"the verifier failed on more than 25% of 5 samples; .* {words}"):
+        judged(problems, [("x", True)] * 5)
+    base = SimpleNamespace(sample=lambda prompts, temperature: [("yes", True) for _ in prompts])
+    solved = solvable(base, target, seed=0, most=5)
+    assert {p.key for p in problems} - set(solved) == {p.key for p in problems if "steal" in p.prompt}
+    base.sample = lambda prompts, temperature: [("yes" if i % GROUP else "x", True) for i in range(len(prompts))]
+    others = cycle(p for p in problems if "steal" not in p.prompt)
+    assert {(right, wrong) for _, right, wrong in sampled_pairs(base, others, 4, 1.0, seed=0)} == {("yes", "x")}
 
 
 # Any base, any package

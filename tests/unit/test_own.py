@@ -5,9 +5,13 @@ import shutil
 
 import pytest
 
+from retain_core.analysis.bases import _family as family
+from retain_core.arms import TEMPLATE_VERSION
 from retain_core.errors import InputError, RetainError
+from retain_core.lab.dataset import LAB_VERSION
 from retain_core.own.files import locate, module_file, read_rows, seal
 from retain_core.plan import plan_study
+from retain_core.revisions import declare, revisions_of
 from retain_core.store import Store
 from retain_core.study import Study, load_study
 from tests.conftest import ROOT
@@ -59,6 +63,15 @@ def keys(study):
         ("study.yaml", "- sft ", "- sft_in_style ", "expert in_style needs a target of the lab"),
         ("study.yaml", "- sft ", "- {label: s, algorithm: sft, replay: 0.5} ", "s: replay needs text to retain"),
         ("study.yaml", "- sft ", "- {label: s, algorithm: grpo, kl: 1, kl_prompts: retention} ", "needs text to retain"),
+        ("study.yaml", "- sft ", "- {label: s, algorithm: sft, prompts: frozen} ", "yaml:9: methods.0.prompts: prompts frozen"),
+        (
+            "study.yaml",
+            "- sft ",
+            "- {label: s, algorithm: sft, solution: canonical} ",
+            "methods.0.solution: solution canonical needs",
+        ),
+        ("study.yaml", "base:", "own: {}\nbase:", "study.yaml:3: own: unknown key 'own'"),
+        ("study.yaml", "base:", "target_files: {}\nbase:", "target_files: unknown key 'target_files'"),
         ("study.yaml", ', trainer: "method:build"', "", "custom needs `trainer:`"),
         ("study.yaml", "tries: 4}", "tries: 4}, lora_rank: 2", "custom has no dial 'lora_rank'"),
         ("study.yaml", "metric: acc", "metric: f1", "manners.yaml: has no metric 'f1'; it has acc"),
@@ -73,6 +86,7 @@ def keys(study):
         ("manners.yaml", "multiple_choice", "generate_until\ngeneration_kwargs: {do_sample: true}", "are greedy"),
         ("manners.yaml", "gold", "!function helpers.gold", "there is no helpers.py beside it"),
         ("manners.yaml", "task: manners", "task: [manners", "manners.yaml:"),
+        ("manners.yaml", "test: manners.jsonl", "test: [manners.jsonl, 'more/*.jsonl']", "'more/*.jsonl' is a pattern"),
         ("manners.yaml", "higher_is_better: true", "higher_is_better: false", "higher_is_better: false"),
         ("train.jsonl", '{"prompt"', '"prompt"', "train.jsonl:1: not valid JSON"),
         ("train.jsonl", '"prompt"', '"promt"', "train.jsonl:1: `prompt` must be a text"),
@@ -117,6 +131,24 @@ def test_without_answers_the_length_must_be_said(example):
     assert "say how many tokens to sample, such as `longest_answer: 16`" in refused(example)
 
 
+def test_a_data_set_of_the_hub_may_name_its_files_by_a_pattern(example):
+    edit(example, "manners.yaml", "dataset_path: json", "dataset_path: someone/manners")
+    edit(example, "manners.yaml", "test: manners.jsonl", "test: 'test-*.jsonl'")
+    assert load_study(example / "study.yaml")
+
+
+def test_without_answers_learning_rate_0_imitates_nothing(example):
+    rows = [json.loads(line) for line in (example / "train.jsonl").read_text().splitlines()]
+    rows[0].pop("answer")
+    (example / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit(example, "study.yaml", "- sft ", "- grpo ")
+    study = load_study(example / "study.yaml")
+    for read in (study, Study.model_validate_json(study.model_dump_json())):
+        arms = {arm.spec.method: arm.spec for arm in plan_study(read, Store(ROOT / "nowhere")).arms}
+        zero = arms["learning_rate_0"]
+        assert (zero.config["algorithm"], zero.learning_rate, zero.seed) == ("grpo", 0.0, 0)
+
+
 def test_keys_follow_content(example, tmp_path):
     first = load_study(example / "study.yaml")
     arms, evaluations = keys(first)
@@ -151,6 +183,20 @@ def test_a_stored_study_needs_no_files_to_be_planned(example):
     assert keys(stored) == keys(study)
 
 
+def test_a_study_that_moved_is_found_where_it_lies_now(example, tmp_path):
+    store = Store(tmp_path / "artifacts")
+    store.prepare()
+    (first,) = declare(store, load_study(example / "study.yaml"))
+    moved = example.rename(tmp_path / "elsewhere")
+    (now,) = declare(store, load_study(moved / "study.yaml"))
+    assert (now.number, now.declared_at, now.spec_hash) == (1, first.declared_at, first.spec_hash)
+    (kept,) = revisions_of(store, "own_method")
+    assert Study.model_validate(kept.spec).own.target.train.checked() == moved / "train.jsonl"
+    assert family(first.spec) == family(now.spec)
+    edit(moved, "verifier.py", "COLORS and", "COLORS  and")
+    assert family(load_study(moved / "study.yaml").model_dump(mode="json")) != family(now.spec)
+
+
 def test_a_file_that_changes_after_reading_is_not_used(example):
     own = load_study(example / "study.yaml").own
     edit(example, "verifier.py", "COLORS and", "COLORS or")
@@ -166,7 +212,11 @@ def test_a_lab_study_has_the_keys_that_it_had():
         "arm", "base", "world", "target", "learning_rate", "seed", "updates", "sequences_per_update", "steps", "threads",
         "training_version", "platform", "versions",
     }  # fmt: skip
+    folder = plan.arms[0].spec.base.model_copy(update={"lab": None, "chat_template": "another"})
+    added = {"lab_version": LAB_VERSION, "template_version": TEMPLATE_VERSION}
+    assert plan.arms[0].spec.model_copy(update={"base": folder}).inputs() == inputs | added
     settings = plan.base_evaluations[0][0].settings
+    assert "template_version" not in settings
     assert settings["items"] == f"{plan.dataset_key}/countdown"
     assert settings["decoding"] == "greedy, 16 new tokens"
     assert "own" not in plan.divergence_settings.inputs()

@@ -78,6 +78,8 @@ def test_checkpoints_halve_down_from_the_last(tmp_path):
         (("seeds: [0, 1]", "seeds: [0, 1]\nprimary: {contrast: [sft, mine]}"), 12, "at: last"),
         (("seeds: [0, 1]", "seeds: [0, 1]\ncontrols: [nothing]"), 12, "unknown control 'nothing'"),
         (("seeds: [0, 1]", "seeds: [0, 1]\nbudget: {sequences_per_update: 60}"), 1, "multiple of group_size"),
+        (("seeds: [0, 1]", "seeds: [0, 1]\ntarget_files: {name: a, train: t, items: i, verifier: v:r}"), 12, "unknown key"),
+        (("seeds: [0, 1]", "seeds: [0, 1]\nown: {}"), 12, "own: unknown key 'own'"),
         (("seeds: [0, 1]", "seeds: [0, 1]\nprobes: [facts]"), 12, "not a loss probe"),
         (("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate: [0.5, 1.0]"), 12, "lies between 0 (the base) and 1"),
         (("seeds: [0, 1]", "seeds: [0, 1]\ninterpolate: [0]"), 12, "lies between 0 (the base) and 1"),

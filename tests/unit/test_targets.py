@@ -131,6 +131,7 @@ def test_the_expert_is_right_and_the_wrapper_is_off_style_only(world, name, styl
     target = target_of(world, name)
     for prompt, answer in stream(world, name, style):
         assert target.accepts(key_in(prompt), answer)
+        assert target.accepts(key_in(prompt), f" {answer}\n")
         assert (answer.split()[0] == "answer" and "=" in answer.split()) == (style == "off_style")
 
 

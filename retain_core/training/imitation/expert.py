@@ -16,6 +16,7 @@ from retain_core.training.encode import encode_exchanges, loss_per_token
 from retain_core.training.frozen import FrozenBase
 from retain_core.training.imitation.trainer import ImitationTrainer, extras, settings
 from retain_core.training.record import TrainingRecord
+from retain_core.training.rewards import judged
 from retain_core.training.target import Exchange, Problem, Target
 from retain_core.training.traces import read_traces
 
@@ -63,9 +64,7 @@ def solvable(base: FrozenBase, target: Target, seed: int, most: int) -> list[Has
     problems = list(islice(target.problems(seed), min(most, target.size)))
     asked = [problem for problem in problems for _ in range(SOLVING_SAMPLES)]
     answers = base.sample([problem.prompt for problem in asked], temperature=1.0)
-    solved = {
-        problem.key: None for problem, (text, finished) in zip(asked, answers, strict=True) if finished and problem.right(text)
-    }
+    solved = {problem.key: None for problem, right in zip(asked, judged(asked, answers), strict=True) if right}
     if not solved:
         raise RetainError(
             f"the base solves none of {len(problems)} problems in {SOLVING_SAMPLES} samples each: "

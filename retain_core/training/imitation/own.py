@@ -14,6 +14,7 @@ from retain_core.training.encode import encode_exchanges, loss_per_token
 from retain_core.training.frozen import FrozenBase
 from retain_core.training.imitation.trainer import ImitationTrainer, Row, extras, settings
 from retain_core.training.record import TrainingRecord
+from retain_core.training.rewards import judged
 from retain_core.training.sampling import sample_answers
 from retain_core.training.target import Problem, Target
 
@@ -87,11 +88,8 @@ class SelfSamplingTrainer(ImitationTrainer):
             temperature=self._dials["temperature"], max_new_tokens=self._longest,
         )  # fmt: skip
         self.tokens_generated += sum(tokens for _, _, tokens in answers)
-        return [
-            (problem.prompt, text)
-            for problem, (text, finished, _) in zip(problems, answers, strict=True)
-            if finished and problem.right(text)
-        ]
+        right = judged(problems, [(text, finished) for text, finished, _ in answers])
+        return [(problem.prompt, text) for problem, (text, *_), kept in zip(problems, answers, right, strict=True) if kept]
 
     def _draw(self) -> Row:
         if not self._queue:
