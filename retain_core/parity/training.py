@@ -86,8 +86,14 @@ def train_base(base: int, seed: int, setting: Setting, tick: Callable[[int], obj
     rng = np.random.default_rng([seed, base])
     world = draw_world(rng)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    network = pretrain(world, setting.pretraining_steps, rng, generator)
-    return fine_tune(base, world, network, setting, generator, tick)
+    # Networks so small gain nothing from a second thread, and waiting for it costs minutes where cores are shared.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network = pretrain(world, setting.pretraining_steps, rng, generator)
+        return fine_tune(base, world, network, setting, generator, tick)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def pretrain(world: World, steps: int, rng: np.random.Generator, generator: torch.Generator) -> list[torch.Tensor]:

@@ -49,6 +49,15 @@ SMALL = Setting(learning_rates=(0.0, 1e-4, 1e-3, 3e-3), pretraining_steps=300, c
 LOGITS = st.lists(st.floats(-6, 6), min_size=DIGITS, max_size=DIGITS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the command trains."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
