@@ -97,9 +97,9 @@ def _points(value: float | None) -> str:
 def _entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Question) -> Entry:
     study = question.study["study"]
     arms = con.execute("SELECT method, status, seed FROM arms WHERE study = ? AND role <> 'base'", [study]).fetchall()
-    if not arms:
-        return Entry(question, "not run")
     done = sum(status == "done" for _, status, _ in arms)
+    if not done:
+        return Entry(question, "not run")
     seeds = len({seed for method, status, seed in arms if status == "done" and method in question.study["primary"]["contrast"]})
     seconds = _wall_time(home / "logs" / study / "wall_time.json")
     if done < len(arms):

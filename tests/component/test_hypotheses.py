@@ -137,6 +137,13 @@ def test_a_study_with_a_missing_arm_has_no_verdict(home):
     assert (entry.state, entry.verdict) == ("incomplete", None)
 
 
+def test_a_study_that_was_only_declared_was_not_run(home):
+    config, con, _ = home("replay")
+    con.execute("UPDATE arms SET status = 'missing' WHERE role <> 'base'")
+    con.close()
+    assert entry_of(config, "replay").state == "not run"
+
+
 @pytest.mark.parametrize(("factor", "state"), [(0.5, "run"), (0.95, "not tested"), (1.2, "not tested")])
 def test_a_kl_penalty_is_judged_only_where_the_measured_kl_moved(home, factor, state):
     config, con, _ = home("kl-penalty")
