@@ -96,7 +96,7 @@ def test_running_it_again_computes_nothing(example):
 
 
 def test_another_verifier_makes_it_stale_and_another_method_only_its_arm(example, tmp_path, monkeypatch):
-    monkeypatch.setenv("RETAIN_HOME", str(example[1]))
+    monkeypatch.setattr("retain_core.commands.settings", lambda: settings_at(example[1]))
     copy = tmp_path / "study"
     shutil.copytree(example[0].parent, copy)
     assert "3 arms: 3 cached, 0 to do" in plan_text(copy / "study.yaml")
