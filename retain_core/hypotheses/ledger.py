@@ -58,7 +58,7 @@ def ledger_text(config: Settings, form: Format) -> str:
     if form in ("json", "csv"):
         return table
     powered = sum(entry.state == "run" and entry.detectable is not None for entry in entries)
-    told = sum(entry.state != "not run" for entry in entries)
+    told = sum(entry.state not in ("not run", "incomplete") for entry in entries)
     return (
         f"{table}\n\n{told} of {len(entries)} questions have been run here; {powered} of them can detect "
         f"{100 * POWERED:g} points or fewer. Contrasts and what is detectable are points of drop, each conditional on its base."
