@@ -22,7 +22,7 @@ from benchmarks.warehouse import DEFAULT_ROWS, warehouse
 from retain_core import workers
 from retain_core.run import open_study, run_all
 from retain_core.settings import Settings, settings
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ROOT / "studies" / "smoke.yaml"

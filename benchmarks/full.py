@@ -29,7 +29,7 @@ from retain_core.evaluation.harness import YAML_FOLDER
 from retain_core.plan import plan_study
 from retain_core.run import parallel_arms
 from retain_core.store import Store
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 
 ROOT = Path(__file__).parent.parent
 LAB = ROOT / "studies" / "lab.yaml"

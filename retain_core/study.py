@@ -1,41 +1,29 @@
-"""The study file: what to run, read from YAML, checked, with errors that name file, line and field."""
+"""A study: what to run, and what may stand together in it. Reading it from a file is `retain_core.study_file`."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from retain_core.canonical import digest
-from retain_core.errors import InputError
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, WITHOUT_LAB, Method, check_rates, check_seeds, control, interpolated
-from retain_core.own.study import Own, seal_study
+from retain_core.own.study import Own
 from retain_core.own.target import TargetFiles
 
-Where = tuple[int | str, ...]
-"""The place of a value in a study file: keys and positions, outermost first."""
-Checked = TypeVar("Checked", bound=BaseModel)
-
-FILLED_IN = ("own", "target_files")
-"""Keys of a stored study that no study file has."""
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
 
@@ -402,113 +390,3 @@ class Study(_Model):
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
         return digest({**self.model_dump(mode="json"), "own": self.own.content()}, 16)
-
-
-def load_study(path: str | Path) -> Study:
-    """Read a study file. Raises InputError with one sentence: file, line, field and what is wrong."""
-    text = read_study(path)
-    if "cross" in text.raw:
-        raise InputError(f"{path} crosses several studies; where one study is asked for, give the file of one")
-    return text.study(text.raw)
-
-
-@dataclass(frozen=True)
-class StudyText:
-    """A study file as it was written, with the lines that errors name."""
-
-    path: str | Path
-    raw: dict[str, Any]
-    tree: yaml.Node | None
-
-    def checked(self, model: type[Checked], raw: Any, written: Callable[[Where], Where] = lambda where: where) -> Checked:
-        """`raw` as a model. Raises InputError; `written` maps the place of an error to where it was written."""
-        try:
-            return model.model_validate(raw)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = written(first["loc"])
-            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            raise self.refusal(where, _sentence(first, where) + more) from None
-
-    def study(self, raw: Any, written: Callable[[Where], Where] = lambda where: where) -> Study:
-        """`raw` as a study with what its own files hold now. Raises InputError."""
-        for key in FILLED_IN:
-            if key in raw:
-                raise self.refusal((key,), unknown("key", key, _keys_at(())))
-        study = self.checked(Study, raw, lambda where: written(_as_written(where)))
-        if study.target_files is not None:
-            self._refuse_unheard(raw["methods"])
-        return study.model_copy(update={"own": seal_study(study, Path(self.path).parent)})
-
-    def _refuse_unheard(self, methods: list[Any]) -> None:
-        """Refuse dials that a target of the user's own does not listen to."""
-        for number, entry in enumerate(methods):
-            for dial, usual in (("prompts", "varied"), ("solution", None)):
-                if isinstance(entry, dict) and entry.get(dial, usual) != usual:
-                    raise self.refusal(
-                        ("methods", number, dial),
-                        f"{dial} {entry[dial]} needs a target of the lab; a row of yours has one prompt and one `answer`",
-                    )
-
-    def refusal(self, where: Where, sentence: str) -> InputError:
-        """The error that says what is wrong at a place of the file."""
-        field = ".".join(str(part) for part in where) or "study"
-        return InputError(f"{self.path}:{_line(self.tree, where)}: {field}: {sentence}")
-
-
-def read_study(path: str | Path) -> StudyText:
-    """Read a study file without checking what it says. Raises InputError when it is no YAML mapping."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the study file {path} is not UTF-8 text") from None
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: a study file is a mapping that begins with `study: <name>`")
-    return StudyText(path, raw, tree)
-
-
-def _as_written(where: Where) -> Where:
-    return ("target", *where[1:]) if where[:1] == ("target_files",) else where
-
-
-def _sentence(error: Any, where: Where) -> str:
-    if error["type"] == "extra_forbidden":
-        return unknown("key", str(where[-1]), _keys_at(where[:-1]))
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return message[0].lower() + message[1:]
-
-
-def _keys_at(where: Where) -> list[str]:
-    models: dict[str, type[BaseModel]] = {
-        "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
-        "execution": Execution, "cross": Cross, "target": TargetFiles,
-    }  # fmt: skip
-    if where:
-        return list(models[str(where[0])].model_fields)
-    return [*(key for key in Study.model_fields if key not in FILLED_IN), "cross"]
-
-
-def _line(tree: yaml.Node | None, where: Where) -> int:
-    node, line = tree, 1
-    for part in where:
-        if isinstance(node, yaml.MappingNode):
-            pairs = [(k, v) for k, v in node.value if k.value == part]
-            if not pairs:
-                break
-            key, node = pairs[0]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line

@@ -31,7 +31,7 @@ def settings_at(home: Path):
 def run_plain(study_file: Path, home: Path) -> dict[str, str]:
     """Run a study as plain functions, without Prefect. Returns the arms that failed."""
     from retain_core.run import open_study, run_all
-    from retain_core.study import load_study
+    from retain_core.study_file import load_study
 
     with open_study(load_study(study_file), settings_at(home)) as running:
         return run_all(running)
@@ -86,7 +86,7 @@ def warehouse(finished_home: Path):
 def smoke_plan(finished_home: Path, smoke_study: Path):
     from retain_core.plan import plan_study
     from retain_core.store import Store
-    from retain_core.study import load_study
+    from retain_core.study_file import load_study
 
     return plan_study(load_study(smoke_study), Store(finished_home / "artifacts"))
 

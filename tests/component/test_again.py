@@ -10,7 +10,7 @@ from retain_core.errors import InputError
 from retain_core.revisions import revisions_of
 from retain_core.run import open_study, run_all
 from retain_core.store import Store
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from tests.conftest import manifests, retain, run_plain, settings_at, tree
 
 

@@ -12,7 +12,7 @@ from retain_core.hypotheses.ledger import ledger, ledger_text
 from retain_core.hypotheses.studies import questions, study_text
 from retain_core.settings import Settings
 from retain_core.store import Store
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from tests.conftest import ROOT
 from tests.synthetic import Truth, fill, made_scores
 

@@ -22,7 +22,7 @@ from retain_core.evaluation.evaluate import EvaluationPlan, Evaluator
 from retain_core.plan import plan_study
 from retain_core.run import open_study, publish
 from retain_core.store import Store
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from retain_core.training.interpolate import interpolate
 from tests.conftest import retain, run_plain, settings_at, tree
 from tests.synthetic import Truth, fill, made_scores

@@ -11,7 +11,7 @@ from retain_core.lab.base import train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.plan import BASE_THREADS
 from retain_core.store import Store
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from retain_core.support import measure_support, pass_at_k, support_key
 from tests.conftest import ROOT
 

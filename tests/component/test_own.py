@@ -22,7 +22,7 @@ from retain_core.own.target import FileTarget, TargetFiles, seal_target
 from retain_core.plan import plan_study
 from retain_core.run import open_study
 from retain_core.store import Store
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from retain_core.training.imitation.expert import solvable
 from retain_core.training.preference import GROUP, sampled_pairs
 from retain_core.training.rewards import judged

@@ -12,7 +12,8 @@ from retain_core.plan import plan_study
 from retain_core.run import freeze_predictions
 from retain_core.stats.agreement import agreement
 from retain_core.store import Store
-from retain_core.study import Study, load_study
+from retain_core.study import Study
+from retain_core.study_file import load_study
 from retain_core.warehouse.load import connect, load_contents
 from retain_core.warehouse.predictions import PAIRS, predictions_of, store_checks
 from retain_core.warehouse.rebuild import all_contents

@@ -13,7 +13,7 @@ from retain_core.arms import Checkpoint
 from retain_core.errors import RetainError
 from retain_core.evaluation.answers import ANSWERS, SCORES
 from retain_core.run import load_warehouse, open_study
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from retain_core.warehouse.compare import store_comparisons
 from tests.conftest import settings_at
 

@@ -11,7 +11,7 @@ import pytest
 
 from retain_core.plan import plan_study
 from retain_core.store import Store
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from tests.conftest import ROOT, environment, run_plain
 
 pytestmark = pytest.mark.prefect

@@ -4,7 +4,7 @@ import pytest
 
 from retain_core.cross import Family, family_of, load_studies
 from retain_core.errors import InputError
-from retain_core.study import load_study
+from retain_core.study_file import load_study
 from tests.conftest import ROOT
 
 GOOD = """\

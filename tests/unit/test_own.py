@@ -13,7 +13,8 @@ from retain_core.own.files import locate, module_file, read_rows, seal
 from retain_core.plan import plan_study
 from retain_core.revisions import declare, revisions_of
 from retain_core.store import Store
-from retain_core.study import Study, load_study
+from retain_core.study import Study
+from retain_core.study_file import load_study
 from tests.conftest import ROOT
 
 EXAMPLE = ROOT / "examples" / "own_method"

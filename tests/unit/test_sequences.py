@@ -7,7 +7,8 @@ from retain_core.cost import cost_lines
 from retain_core.errors import InputError
 from retain_core.plan import plan_study
 from retain_core.store import Store
-from retain_core.study import Study, load_study
+from retain_core.study import Study
+from retain_core.study_file import load_study
 from retain_core.warehouse.contents import contents_of
 from tests.conftest import ROOT
 

@@ -8,7 +8,8 @@ from retain_core.cross import load_studies
 from retain_core.errors import InputError
 from retain_core.plan import plan_study
 from retain_core.store import Store
-from retain_core.study import Study, load_study
+from retain_core.study import Study
+from retain_core.study_file import load_study
 from tests.conftest import ROOT
 
 GOOD = """\
