@@ -24,8 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from retain_core.arms import ArmSpec
-from retain_core.evaluation.benchmarks import BATCH_SIZE, MAX_LENGTH
+from retain_core.evaluation.benchmarks import BATCH_SIZE
 from retain_core.evaluation.harness import YAML_FOLDER
+from retain_core.lab.base import MAX_POSITIONS
 from retain_core.plan import plan_study
 from retain_core.run import parallel_arms
 from retain_core.store import Store
@@ -60,7 +61,7 @@ def plain_arm(spec: ArmSpec, base: Path, items: Path, folder: Path) -> float:
     for step in spec.steps:
         command = [
             sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args",
-            f"pretrained={out / f'step-{step}'},max_length={MAX_LENGTH}", "--include_path", str(YAML_FOLDER), "--tasks",
+            f"pretrained={out / f'step-{step}'},max_length={MAX_POSITIONS}", "--include_path", str(YAML_FOLDER), "--tasks",
             ",".join(benchmark.harness_name for benchmark in spec.benchmarks), "--metadata",
             json.dumps({"items": str(items)}), "--apply_chat_template", "--batch_size", str(BATCH_SIZE), "--device", "cpu",
             "--log_samples", "--output_path", str(out / f"eval-{step}"),
