@@ -79,10 +79,10 @@ def evaluation(pairs: int, folder: Path) -> Row:
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS, MAX_LENGTH
+    from retain_core.evaluation.benchmarks import BATCH_SIZE, BENCHMARKS
     from retain_core.evaluation.evaluate import Evaluator, plans_of
     from retain_core.evaluation.harness import task_manager
-    from retain_core.lab.base import train_base
+    from retain_core.lab.base import MAX_POSITIONS, train_base
     from retain_core.lab.dataset import prepare_dataset
     from retain_core.lab.spec import lab_spec
     from retain_core.store import Store
@@ -112,7 +112,7 @@ def evaluation(pairs: int, folder: Path) -> Row:
         model = AutoModelForCausalLM.from_pretrained(base.path)
         lm = HFLM(
             pretrained=model, tokenizer=AutoTokenizer.from_pretrained(base.path), batch_size=BATCH_SIZE,
-            max_length=MAX_LENGTH, device="cpu",
+            max_length=MAX_POSITIONS, device="cpu",
         )  # fmt: skip
         found = simple_evaluate(
             lm, tasks=tasks or list(harness), task_manager=task_manager(str(dataset.file("items"))), apply_chat_template=True,
