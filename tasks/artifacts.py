@@ -71,7 +71,7 @@ class Artifacts:
             yield
             return
         trained = threading.Event()
-        moved = self._progress("base", f"training {study.study.base.model}: {{}} of {{}} %", 0, 100)
+        moved = self._progress("base", f"training {study.study.base.model}: {{}} %", 0, 100)
 
         def watch() -> None:
             seen = 0
