@@ -78,13 +78,19 @@ def report(name: Annotated[str, typer.Argument(help="name of a study", metavar="
 
 @app.command()
 def sql(
-    query: Annotated[str, typer.Argument(help='a query, such as "FROM method_summary"', metavar="QUERY")],
+    query: Annotated[
+        list[str],
+        typer.Argument(help='a query, such as "FROM method_summary"; .tables; .schema, .schema NAME', metavar="QUERY"),
+    ],
     form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="write a file; its ending says how: .csv, .json, .md, .parquet")
+    ] = None,
 ) -> None:
-    """Ask the warehouse a question (read-only)."""
-    from retain_core.commands import sql_text
+    """Ask the warehouse a question (read-only); `.tables` lists what it holds, `.schema NAME` the columns of one relation."""
+    from retain_core.commands import one_query, sql_text
 
-    print(sql_text(query, form))
+    print(sql_text(one_query(query), form, output))
 
 
 @app.command()

@@ -106,10 +106,10 @@ def _run_flow(file: StudyFile, cached: tuple[str, ...], config: Settings) -> str
     if "PREFECT_API_URL" not in os.environ:
         signal.signal(signal.SIGINT, _stop_with_temporary_server)
     workers.warm_up(file.studies[0].execution.threads_per_arm)
-    from flows.study import crossed, study
+    from flows.study import run_file
 
     try:
-        crossed(file, cached) if file.crossed else study(file.studies[0])
+        run_file(file, cached)
     except ArmsFailedError as error:
         return str(error)
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow, unmapped
+from prefect import flow, tags
 from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -12,6 +12,8 @@ from retain_core.errors import ArmsFailedError
 from retain_core.settings import settings
 from retain_core.study import Study
 from tasks import steps
+from tasks.artifacts import Artifacts
+from tasks.labels import study_tags
 
 ARMS_IN_FLIGHT = 64
 """Task threads; the arms' own slots (cores / threads per arm) decide how many really run."""
@@ -26,15 +28,17 @@ def study(study: Study) -> None:
     with run.open_study(study, settings()) as running:
         workers.warm_up(study.execution.threads_per_arm)
         mlflow = steps.prepare_mlflow.submit(running)
+        shown = Artifacts(study.study)
 
         steps.prepare_dataset(running)
-        steps.train_base(running)
+        with shown.base(running):
+            steps.train_base(running)
         steps.evaluate_base(running)
 
         names = running.missing_arms
-        with run.progress(running):
+        with run.progress(running), shown.arms(running):
             floor = steps.measure_floor.submit(running)
-            arms = steps.train_and_evaluate_arm.map(unmapped(running), names)
+            arms = [steps.submit_arm(running, name) for name in names]
             wait([mlflow, floor, *arms])
         floor.result()
         errors = {name: arm.result() for name, arm in zip(names, arms, strict=True) if arm.result()}
@@ -42,6 +46,7 @@ def study(study: Study) -> None:
         steps.load_warehouse(running, errors)
         steps.log_to_mlflow(running)
         steps.write_report(running)
+        steps.show_results(running, shown)
 
     if errors:
         first = next(iter(errors))
@@ -60,7 +65,7 @@ def crossed(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
         for one in file.studies:
             if one.base.model == size and one.study not in cached:
                 try:
-                    study(one)
+                    run_study(one)
                 except Exception as error:
                     failed[one.study] = str(error) or type(error).__name__
         steps.freeze_predictions(file)
@@ -72,5 +77,19 @@ def crossed(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
 @flow(name="study-file", flow_run_name="{path}")
 def study_file(path: str = "studies/lab.yaml") -> None:
     """Run a study file of this checkout: what the deployments of prefect.yaml start."""
-    file = load_studies(path)
-    crossed(file) if file.crossed else study(file.studies[0])
+    run_file(load_studies(path))
+
+
+def run_file(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
+    """Run what a file stands for; `cached` are studies that are done already."""
+    if file.crossed:
+        with tags("retain", f"study:{file.name}"):
+            crossed(file, cached)
+    else:
+        run_study(file.studies[0])
+
+
+def run_study(one: Study) -> None:
+    """Run one study under the tags that Prefect's UI filters by."""
+    with tags(*study_tags(one)):
+        study(one)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from retain_core.errors import InputError
 from retain_core.settings import settings
+from retain_core.warehouse.catalogue import is_dotted
 from retain_core.warehouse.query import Format, query, render
 
 if TYPE_CHECKING:
@@ -14,9 +17,24 @@ if TYPE_CHECKING:
     from retain_core.store import Store
 
 
-def sql_text(sql: str, form: str) -> str:
-    """The answer of the warehouse in the format asked for."""
-    return query(settings().warehouse, sql, _format(form))
+def one_query(words: list[str]) -> str:
+    """What stands after `retain sql`: a query in quotes, or `.schema NAME`, which needs none."""
+    if len(words) > 1 and not is_dotted(words[0]):
+        raise InputError('put the query in quotes, as in `retain sql "FROM method_summary"`')
+    return " ".join(words)
+
+
+def sql_text(sql: str, form: str, output: Path | None = None) -> str:
+    """The answer of the warehouse in the format asked for, cut to the width of a terminal; or, where it was written."""
+    if output is None:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        return query(settings().warehouse, sql, _format(form), width)
+    from retain_core.warehouse.export import export
+
+    if form != "table":
+        raise InputError("the ending of --output says the format; leave --format out")
+    rows = export(settings().warehouse, sql, output)
+    return f"{output}: {rows} row{'' if rows == 1 else 's'}"
 
 
 def hypotheses_text(form: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -123,6 +124,14 @@ def train_base(running: Running) -> None:
         arguments = {"root": str(running.store.root), "spec": lab.model_dump_json(), "threads": BASE_THREADS}
         workers.run_job("base", arguments, running.log_file(_base_log(running)))
         running.replan()
+
+
+def base_percent(running: Running) -> int:
+    """How far the base's training is, as the log of its process says; 0 before that says anything."""
+    log = running.log_file(_base_log(running))
+    told = re.findall(r"^update (\d+) of (\d+)$", log.read_text(encoding="utf-8") if log.is_file() else "", re.MULTILINE)
+    done, whole = map(int, told[-1]) if told else (0, 1)
+    return 100 * done // whole
 
 
 def evaluate_base(running: Running) -> None:

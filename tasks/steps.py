@@ -6,10 +6,13 @@ from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 
 from retain_core import run
 from retain_core.cross import StudyFile
 from retain_core.settings import settings
+from tasks.artifacts import Artifacts
+from tasks.labels import arm_name, arm_tags
 
 
 @task(cache_policy=NO_CACHE, task_run_name="prepare dataset")
@@ -36,10 +39,16 @@ def measure_floor(study: run.Running) -> None:
     run.measure_floor(study)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="{name}")
+@task(cache_policy=NO_CACHE)
 def train_and_evaluate_arm(study: run.Running, name: str) -> str:
     """One arm in a process of its own. Returns why it failed, or an empty text."""
     return run.run_arm(study, name)
+
+
+def submit_arm(study: run.Running, name: str) -> PrefectFuture[str]:
+    """Start an arm's task, named and tagged after it."""
+    arm = study.arm(name).spec
+    return train_and_evaluate_arm.with_options(task_run_name=arm_name(arm), tags=arm_tags(arm)).submit(study, name)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="prepare mlflow")
@@ -64,6 +73,12 @@ def log_to_mlflow(study: run.Running) -> None:
 def write_report(study: run.Running) -> Path:
     """The study's page."""
     return run.write_report(study)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="show results in prefect")
+def show_results(study: run.Running, shown: Artifacts) -> None:
+    """The table of methods and the summary as artifacts."""
+    shown.show_results(study)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="freeze predictions")

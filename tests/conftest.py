@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +76,49 @@ def home(finished_home: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "home"
     shutil.copytree(finished_home, copy)
     return copy
+
+
+@pytest.fixture(scope="session")
+def flow_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A fresh home in which `retain run` ran the study as a flow on Prefect's own temporary server, and what it printed."""
+    home = tmp_path_factory.mktemp("flow")
+    started = time.monotonic()
+    done = retain("run", str(smoke_study), home=home)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 240
+    return home, done
+
+
+@pytest.fixture(scope="session")
+def prefect_server(flow_home: tuple[Path, object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Prefect server with its UI, on a copy of what that flow left behind."""
+    home = tmp_path_factory.mktemp("server")
+    shutil.copytree(flow_home[0] / "prefect", home / "prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    more = {"PREFECT_UI_API_URL": f"{address}/api", "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"}
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment(home) | more, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 180
+        while not _healthy(f"{address}/api/health"):
+            assert server.poll() is None, (home / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _healthy(address: str) -> bool:
+    try:
+        return urllib.request.urlopen(address, timeout=5).status == 200
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="session")

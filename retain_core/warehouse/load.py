@@ -26,8 +26,8 @@ from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.predictions import put_predictions, store_checks
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 10
-"""Raised when schema.sql or views.sql changes; a file of another version is rebuilt, not migrated."""
+SCHEMA_VERSION = 11
+"""Raised when schema.sql, views.sql or comments.sql changes; a file of another version is rebuilt, not migrated."""
 
 _AT_ONCE = 1_000_000
 """Answers that are read at once, so that memory does not grow with the load."""
@@ -58,9 +58,10 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(str(path))
     if fresh:
         con.begin()
-        for name in ("schema.sql", "views.sql"):
-            con.execute(files("retain_core.warehouse").joinpath(name).read_text(encoding="utf-8"))
+        _run(con, "schema.sql")
+        _run(con, "views.sql")
         load_published(con)
+        _run(con, "comments.sql")
         con.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
         con.commit()
     return con
@@ -90,6 +91,10 @@ def load_contents(path: Path, contents: Contents) -> LoadResult:
     finally:
         con.close()
     return LoadResult(added, analysis)
+
+
+def _run(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    con.execute(files("retain_core.warehouse").joinpath(name).read_text(encoding="utf-8"))
 
 
 def _version(path: Path) -> int | None:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import textwrap
+from decimal import Decimal
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 
 from retain_core.errors import InputError
+from retain_core.warehouse.catalogue import is_dotted, question
 
 Format = Literal["table", "csv", "json", "markdown"]
+LEAST = 8
+"""A text is never cut to fewer characters; what then does not fit is left out by name."""
+
+
+_SHUT: dict[str, Any] = {"enable_external_access": False, "lock_configuration": True}
+"""No file can be reached, and none of DuckDB's settings, its log files among them, can change that."""
 
 
 def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
@@ -20,7 +31,7 @@ def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
     if not path.is_file():
         raise InputError(f"there is no warehouse at {path} yet; `retain run studies/lab.yaml` makes one")
     try:
-        con = duckdb.connect(str(path), read_only=True, config={"enable_external_access": False})
+        con = duckdb.connect(str(path), read_only=True, config=_SHUT)
     except duckdb.IOException as error:
         if "lock" in str(error).lower():
             raise InputError(f"{path} is being written at the moment; try again in a few seconds") from None
@@ -28,22 +39,31 @@ def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def query(path: Path, sql: str, form: Format) -> str:
-    """The answer to a query in one of the formats. Raises InputError for a query that is wrong."""
+def query(path: Path, sql: str, form: Format, width: int | None = None) -> str:
+    """The answer to a query or to `.tables` and `.schema`, in one of the formats; `width` is the terminal's.
+
+    Raises InputError for a query that is wrong.
+    """
     with open_warehouse(path) as con:
-        try:
-            con.execute(sql)
-            columns = [d[0] for d in con.description or []]
-            rows = con.fetchall() if columns else []
-        except duckdb.Error as error:
-            raise InputError(str(error).strip()) from None
-    return render(columns, rows, form)
+        columns, rows = ask(con, sql)
+    return render(columns, rows, form, width, wrap=is_dotted(sql))
 
 
-def render(columns: list[str], rows: list[tuple[Any, ...]], form: Format) -> str:
-    """Rows as text."""
+def ask(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the columns, and the rows. Raises InputError for a query that is wrong."""
+    try:
+        con.execute(*question(con, sql))
+        columns = [d[0] for d in con.description or []]
+        return columns, con.fetchall() if columns else []
+    except duckdb.Error as error:
+        raise InputError(str(error).strip()) from None
+
+
+def render(columns: list[str], rows: list[tuple[Any, ...]], form: Format, width: int | None = None, wrap: bool = False) -> str:
+    """Rows as text. Only a table with a `width` (characters) leaves anything out: it says so, or wraps its texts instead."""
     if form == "json":
-        return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str, ensure_ascii=False, indent=1)
+        named = [{c: _json(v) for c, v in zip(columns, row, strict=True)} for row in rows]
+        return json.dumps(named, default=str, ensure_ascii=False, indent=1)
     if form == "csv":
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -51,18 +71,58 @@ def render(columns: list[str], rows: list[tuple[Any, ...]], form: Format) -> str
         writer.writerows(rows)
         return out.getvalue().rstrip("\n")
     cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in rows) for i in range(len(columns))]
+    if form == "markdown":
+        columns, cells = [c.replace("|", "\\|") for c in columns], [[c.replace("|", "\\|") for c in row] for row in cells]
     widths = [max(len(c), *(len(r[i]) for r in cells)) if cells else len(c) for i, c in enumerate(columns)]
-    numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
+    count = f"{len(rows)} row{'' if len(rows) == 1 else 's'}"
+    if form == "table" and width is not None:
+        widths = _fit(columns, widths, numeric, width)
+        if len(widths) < len(columns):
+            count += f"; not shown, as too wide: {', '.join(columns[len(widths) :])}"
 
     def line(values: list[str]) -> str:
-        return " | ".join(v.rjust(w) if n else v.ljust(w) for v, w, n in zip(values, widths, numeric, strict=True))
+        shown = zip(values, widths, numeric, strict=False)
+        return " | ".join(_cut(v, w).rjust(w) if n else _cut(v, w).ljust(w) for v, w, n in shown)
 
     if form == "markdown":
         rule = "|".join(["", *("-" * (w + 1) + (":" if n else "-") for w, n in zip(widths, numeric, strict=True)), ""])
         return "\n".join([f"| {line(columns)} |", rule, *(f"| {line(row)} |" for row in cells)])
     rule = "-+-".join("-" * w for w in widths)
-    count = f"({len(rows)} row{'' if len(rows) == 1 else 's'})"
-    return "\n".join([line(columns).rstrip(), rule, *(line(row).rstrip() for row in cells), count])
+    if wrap:
+        cells = [list(part) for row in cells for part in _wrapped(row, widths)]
+    end = f"({count})" if width is None else textwrap.fill(f"({count})", width)
+    return "\n".join([line(columns).rstrip(), rule, *(line(row).rstrip() for row in cells), end])
+
+
+def _fit(columns: list[str], widths: list[int], numeric: list[bool], width: int) -> list[int]:
+    """Widths of the columns that fit, from the left: numbers stay whole, the widest text gives way first."""
+    least = [w if n else min(w, max(LEAST, len(c))) for c, w, n in zip(columns, widths, numeric, strict=True)]
+    shown = max(1, sum(sum(least[: k + 1]) + 3 * k <= width for k in range(len(columns))))
+    fitted = [w if n else min(w, width) for w, n in zip(widths[:shown], numeric, strict=False)]
+    while sum(fitted) + 3 * (shown - 1) > width:
+        widest = max(range(shown), key=lambda i: fitted[i] - least[i])
+        if fitted[widest] <= least[widest]:
+            break
+        fitted[widest] -= 1
+    return fitted
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _wrapped(row: list[str], widths: list[int]) -> Any:
+    return zip_longest(*(textwrap.wrap(c, w) or [""] for c, w in zip(row, widths, strict=False)), fillvalue="")
+
+
+def _json(value: Any) -> Any:
+    """What JSON can say: decimals are numbers, and neither nan nor inf is one."""
+    if isinstance(value, list):
+        return [_json(v) for v in value]
+    if isinstance(value, Decimal):
+        value = float(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: Any) -> str:
@@ -72,4 +132,5 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}" if abs(value) >= 0.0001 or value == 0 else f"{value:.1e}"
     if isinstance(value, list):
         return "[" + ", ".join(_cell(v) for v in value) + "]"
-    return str(value).replace("\n", " ")
+    # An answer may hold anything, escape sequences of a terminal too.
+    return "".join(c if c.isprintable() else " " for c in str(value))

@@ -1,4 +1,7 @@
-"""Every view, column, setting, command, dial and control is documented, and no documented SQL is broken."""
+"""Every view, column, setting, command, dial and control is documented, and no documented SQL is broken.
+
+`python -m tests.unit.test_docs` writes the comments that a warehouse carries anew from docs/warehouse.md.
+"""
 
 import re
 
@@ -19,6 +22,37 @@ WAREHOUSE = (ROOT / "docs" / "warehouse.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 EXTEND = (ROOT / "docs" / "extend.md").read_text()
 METHOD = (ROOT / "docs" / "method.md").read_text()
+COMMENTS = ROOT / "retain_core" / "warehouse" / "comments.sql"
+TABLES = re.findall(
+    r"CREATE TABLE (\w+)",
+    "".join((ROOT / "retain_core" / f).read_text() for f in ("warehouse/schema.sql", "published/published.sql")),
+)
+COLUMN = re.compile(r"^\| (\w+) \| (.+?) \|(?: (.+?))? \|(?: (.+?))? \|$", re.MULTILINE)
+
+
+def sections() -> dict[str, str]:
+    """Relation -> its section in docs/warehouse.md, of those that are for users."""
+    told, _ = WAREHOUSE.split("## Tables that are not for users")
+    found = re.split(r"^### ", told, flags=re.MULTILINE)[1:]
+    return {s.splitlines()[0]: s.partition("\n")[2].strip() for s in found if "| column | meaning | unit | null |" in s}
+
+
+def comments() -> str:
+    """The SQL that gives a warehouse the meaning of every relation (its first sentence) and column."""
+    lines = ["-- Relations and columns in short, for `.tables` and `.schema`. Written from docs/warehouse.md by"]
+    lines += ["-- python -m tests.unit.test_docs"]
+    for relation, text in sections().items():
+        sentence = re.split(r"\.\s", " ".join(text.split("\n\n")[0].split()) + " ")[0]
+        lines += ["", comment("TABLE" if relation in TABLES else "VIEW", relation, sentence)]
+        for column, meaning, unit, null in COLUMN.findall(text)[1:]:
+            whole = meaning + (f" ({unit})" if unit else "") + (f"; null: {null}" if null else "")
+            lines.append(comment("COLUMN", f'{relation}."{column}"', whole))
+    return "\n".join(lines) + "\n"
+
+
+def comment(kind: str, name: str, meaning: str) -> str:
+    text = meaning.replace("`", "").replace("'", "''")
+    return f"COMMENT ON {kind} {name} IS '{text}';"
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +66,18 @@ def empty(tmp_path_factory):
 def test_every_public_relation_and_column_is_documented_and_no_other(empty):
     found = dict(empty.execute("SELECT table_name, table_type FROM information_schema.tables").fetchall())
     relations, tables = set(found), {name for name, kind in found.items() if kind == "BASE TABLE"}
-    told, private = WAREHOUSE.split("## Tables that are not for users")
-    internal = set(re.findall(r"`(\w+)`", private))
-    sections = re.split(r"^### ", told, flags=re.MULTILINE)[1:]
-    documented = {s.splitlines()[0]: s for s in sections if "| column | meaning | unit | null |" in s}
+    internal = set(re.findall(r"`(\w+)`", WAREHOUSE.split("## Tables that are not for users")[1]))
     assert internal - tables == {"measured"}
-    assert set(documented) == relations - internal
-    for relation, text in documented.items():
+    assert set(sections()) == relations - internal
+    for relation, text in sections().items():
         columns = [c for (c,) in empty.execute(f"SELECT column_name FROM (DESCRIBE {relation})").fetchall()]
         assert re.findall(r"^\| (\w+) \| \S", text, flags=re.MULTILINE)[1:] == columns, relation
+
+
+def test_a_warehouse_carries_what_the_page_says(empty):
+    assert COMMENTS.read_text() == comments(), "run `python -m tests.unit.test_docs`"
+    carried = "SELECT table_name, column_name FROM duckdb_columns() WHERE comment IS NOT NULL"
+    assert len(empty.execute(carried).fetchall()) == sum(len(COLUMN.findall(text)) - 1 for text in sections().values())
 
 
 @pytest.mark.parametrize("sql", re.findall(r"```sql\n(.*?)```", WAREHOUSE, flags=re.DOTALL))
@@ -84,3 +121,7 @@ def test_what_is_shown_of_the_example_is_in_its_files(path, text):
 def test_every_file_of_the_example_that_a_user_writes_is_shown():
     written = {p.name for p in (ROOT / "examples" / "own_method").glob("*.*")} - {"held_out.jsonl", "manners.jsonl"}
     assert {path.split("/")[-1] for path, _ in SHOWN} == written
+
+
+if __name__ == "__main__":
+    COMMENTS.write_text(comments(), encoding="utf-8")

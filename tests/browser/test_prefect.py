@@ -1,0 +1,43 @@
+"""Prefect's UI on a real run of the smoke study: the names of its runs, and the table of methods."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Watched
+
+pytestmark = [pytest.mark.browser, pytest.mark.prefect]
+
+
+def asked(address: str, what: str) -> list[dict[str, Any]]:
+    request = urllib.request.Request(f"{address}/api/{what}/filter", b"{}", {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=20))
+
+
+def test_the_flow_run_names_the_arms_and_links_the_artifacts(prefect_server, watched: Watched):
+    (flow,) = asked(prefect_server, "flow_runs")
+    page = watched.page
+    page.goto(f"{prefect_server}/v2/runs/flow-run/{flow['id']}?tab=TaskRuns")
+    page.get_by_placeholder("Search by run name").fill("grpo")
+    page.get_by_role("link", name="grpo lr=1e-3 seed=0").wait_for(timeout=60_000)
+    assert page.get_by_text("study:smoke").count() + page.get_by_text("+", exact=False).count() > 0
+    page.goto(f"{prefect_server}/v2/runs/flow-run/{flow['id']}?tab=Artifacts")
+    for what in ("arms", "base", "methods", "summary"):
+        page.get_by_text(f"study-smoke-{what}").first.wait_for(timeout=60_000)
+
+
+def test_the_artifact_pages_show_the_table_and_the_verdict(prefect_server, watched: Watched):
+    pages = {a["key"]: f"{prefect_server}/v2/artifacts/artifact/{a['id']}" for a in asked(prefect_server, "artifacts")}
+    page = watched.page
+    page.goto(pages["study-smoke-methods"])
+    page.get_by_role("cell", name="grpo", exact=True).wait_for(timeout=60_000)
+    assert page.get_by_role("columnheader").all_inner_texts()[:3] == ["method", "learning rate", "seeds"]
+    assert page.get_by_role("row").count() == 3
+    page.goto(pages["study-smoke-summary"])
+    page.get_by_role("heading", name="smoke: withheld").wait_for(timeout=60_000)
+    assert page.get_by_role("cell", name="learning_rate_0").count() == 1
+    assert watched.outside == []
