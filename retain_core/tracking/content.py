@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Items:
-    """The items of a benchmark: which ones, by the key of what made them, how many, and where they lie."""
+    """The items of a benchmark: which ones, by the start of the key of what made them, how many, and where they lie."""
 
     benchmark: str
     key: str
@@ -56,20 +56,23 @@ def items_of(plan: StudyPlan, artifacts: Path) -> list[Items]:
         if artifact:
             key = evaluation.settings["items"].split("/", 1)[0]
             kind = "items" if evaluation.of.own else "dataset"
-            found.append(Items(evaluation.benchmark, key, artifact.meta["n"], artifacts / kind / key))
+            found.append(Items(evaluation.benchmark, key[:12], artifact.meta["n"], artifacts / kind / key))
     return found
 
 
 def results_of(study: str, con: duckdb.DuckDBPyConnection) -> dict[str, list[Point]]:
-    """Arm -> the results of its checkpoints; `<study>/base` -> those of the base. Blends are left out."""
+    """Arm -> the results of its checkpoints; `<study>/base` -> those of the base. Blends are left out.
+
+    Gain and drop come first: MLflow draws metrics in the order in which they were logged.
+    """
     points: dict[str, list[Point]] = {}
-    for sql in (_SCORES, _DROPS):
-        for arm, *row in con.execute(sql, [study]).fetchall():
-            points.setdefault(arm, []).append(Point(*row))
     for arm, step, checkpoint, target, *values in con.execute(_GAIN_AND_DROP, [study]).fetchall():
         for (key, asked), value in zip(_BOTH.items(), values, strict=True):
             if value is not None:
                 points.setdefault(arm, []).append(Point(key, value, step, checkpoint, target if asked else None))
+    for sql in (_DROPS, _SCORES):
+        for arm, *row in con.execute(sql, [study]).fetchall():
+            points.setdefault(arm, []).append(Point(*row))
     return points
 
 
@@ -93,7 +96,7 @@ def arm_points(arm: PlannedArm, results: dict[str, list[Point]], con: duckdb.Duc
     curve = [Point(f"train/{name}", value, step) for name, value, step in rows if name in CURVES]
     start = {point.key: point.value for point in results[f"{arm.spec.study}/base"]}
     keys = dict.fromkeys(point.key for point in measured)
-    return [*curve, *(Point(key, start.get(key, 0.0), 0) for key in keys), *measured]  # the base has no drops: they are 0
+    return [*(Point(key, start.get(key, 0.0), 0) for key in keys), *measured, *curve]  # the base has no drops: they are 0
 
 
 def checkpoints_of(study: str, con: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[str, int]]]:
@@ -122,7 +125,8 @@ def training_times(study: str, con: duckdb.DuckDBPyConnection) -> dict[str, tupl
 def summary(study: str, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """`method_summary` of a study as a table: its columns and rows, what is no number as text."""
     found = con.execute(
-        "SELECT * EXCLUDE (study) FROM method_summary WHERE study = ? ORDER BY role DESC, method, learning_rate", [study]
+        "SELECT * EXCLUDE (study, base, target) FROM method_summary WHERE study = ? ORDER BY role DESC, method, learning_rate",
+        [study],
     )
     columns = [column[0] for column in found.description or []]
     return {"columns": columns, "data": [list(row) for row in found.fetchall()]}

@@ -19,10 +19,12 @@ _LONGEST = 500
 def parameters(specs: Sequence[ArmSpec]) -> dict[str, dict[str, str]]:
     """Arm -> its method, learning rate and seed, and the dials in which arms of the study differ that have them.
 
+    Controls do not count in this: their labels say what they are.
     A method without one of these dials has the dial's default where that is a number, so that an axis stays an axis,
     and `none` where it is a word. All dials of an arm are in its `arm.json`.
     """
-    differing = [name for name in DIALS if len({canonical_json(s.config[name]) for s in specs if name in s.config}) > 1]
+    asked = [spec.config for spec in specs if spec.role == "method"]
+    differing = [name for name in DIALS if len({canonical_json(c[name]) for c in asked if name in c}) > 1]
     return {
         spec.arm: {
             "method": spec.method, "learning_rate": _text(spec.learning_rate), "seed": _text(spec.seed),

@@ -18,6 +18,11 @@ from retain_core.settings import Settings
 from retain_core.tracking.content import Items, Point, Weights
 
 KEY = "retain.key"
+_EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development", "mlflow.experiment.primaryMetric.name": "gain",
+    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+}  # fmt: skip
+"""So that MLflow shows an experiment about models, and the chart of gain first."""
 _FORBIDDEN = re.compile(r"[/:.%\"']")
 """What MLflow allows in no model's name."""
 
@@ -40,7 +45,7 @@ class Runs:
     def __init__(self, client: Any, config: Settings, study: str, note: str) -> None:
         self._client, self._known = client, dict[str, Any]()
         self._experiment = _experiment(client, config, study)
-        for tag, value in {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": note}.items():
+        for tag, value in {**_EXPERIMENT, "mlflow.note.content": note}.items():
             client.set_experiment_tag(self._experiment, tag, value)
         for run in _pages(client.search_runs, [self._experiment]):
             if KEY in run.data.tags:
