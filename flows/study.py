@@ -21,7 +21,7 @@ ARMS_IN_FLIGHT = 64
 
 @flow(name="study", flow_run_name="{study.study}", task_runner=ThreadPoolTaskRunner(max_workers=ARMS_IN_FLIGHT))
 def study(study: Study) -> None:
-    """Measure what post-training costs: prepare, base, arms side by side, load, log, report.
+    """Measure what post-training costs: prepare, base, arms side by side, load, report, log.
 
     Arms that fail do not stop the others; the flow fails at its end and says which.
     """
@@ -44,8 +44,8 @@ def study(study: Study) -> None:
         errors = {name: arm.result() for name, arm in zip(names, arms, strict=True) if arm.result()}
 
         steps.load_warehouse(running, errors)
-        steps.log_to_mlflow(running)
         steps.write_report(running)
+        steps.log_to_mlflow(running)
         steps.show_results(running, shown)
 
     if errors:

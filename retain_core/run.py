@@ -207,10 +207,10 @@ def write_report(running: Running) -> Path:
 
 
 def publish(running: Running, errors: dict[str, str]) -> None:
-    """Everything after the evaluations: warehouse, MLflow, report."""
+    """Everything after the evaluations: warehouse, report, MLflow."""
     load_warehouse(running, errors)
-    log_tracking(running)
     write_report(running)
+    log_tracking(running)
 
 
 def run_all(running: Running) -> dict[str, str]:

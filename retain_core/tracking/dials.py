@@ -1,0 +1,45 @@
+"""Which parameters the runs of a study have in MLflow: few, and the same names in every arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from retain_core.arms import ArmSpec
+from retain_core.canonical import canonical_json
+from retain_core.methods import Method
+
+_NOT_A_DIAL = {"label", "learning_rates", "seeds", "trainer", "model", "revision"}
+DIALS = [name for name in Method.model_fields if name not in _NOT_A_DIAL]
+NONE = "none"
+_LONGEST = 500
+
+
+def parameters(specs: Sequence[ArmSpec]) -> dict[str, dict[str, str]]:
+    """Arm -> its method, learning rate and seed, and the dials in which arms of the study differ that have them.
+
+    Controls do not count in this: their labels say what they are.
+    A method without one of these dials has the dial's default where that is a number, so that an axis stays an axis,
+    and `none` where it is a word. All dials of an arm are in its `arm.json`.
+    """
+    asked = [spec.config for spec in specs if spec.role == "method"]
+    differing = [name for name in DIALS if len({canonical_json(c[name]) for c in asked if name in c}) > 1]
+    return {
+        spec.arm: {
+            "method": spec.method, "learning_rate": _text(spec.learning_rate), "seed": _text(spec.seed),
+            **{name: _text(spec.config.get(name, _without(name))) for name in differing},
+        }
+        for spec in specs
+    }  # fmt: skip
+
+
+def _without(name: str) -> Any:
+    default = Method.model_fields[name].default
+    return default if isinstance(default, int | float) else None
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return (value or NONE)[:_LONGEST]
+    return json.dumps(value, sort_keys=True)[:_LONGEST]
