@@ -155,7 +155,7 @@ def plane(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
     return Chart(
         "gain_drop", "What each method gained and what it lost", {"height": 380, "layer": layers},
         f"Scatter of {len(rows)} checkpoints: gain on {results.spec['target']} to the right, drop on the other benchmarks "
-        f"upwards.",
+        "upwards.",
         f"{counted(len(rows), 'checkpoint')}, {counted(seeds, 'seed')}; large marks: end of training"
         + (f"; {counted(missing, 'checkpoint')} without a figure" if missing else ""),
     )  # fmt: skip
@@ -227,8 +227,8 @@ def forest(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
         "benchmarks", "Drop of every method on every benchmark",
         _interval_rows(results, datasets["benchmarks"], "benchmarks", "drop", 120),
         f"{len(shown)} paired drops with 95 % intervals, in rows grouped by benchmark.",
-        f"{counted(len(shown), 'paired drop')}{cut}, {counted(seeds, 'seed')} each; lines: 95 % intervals; "
-        "right: questions lost and gained, all seeds together",
+        f"{counted(len(shown), 'paired drop')}{cut}, {counted(seeds, 'seed')} each; lines: 95 % intervals; right: questions "
+        "lost and gained, all seeds together",
     )  # fmt: skip
 
 

@@ -56,15 +56,15 @@ def as_model_card(results: Results, table: Table, answer: str) -> str:
     """A block for a model card: what was measured, the table, the verdict."""
     columns = _headline(table)
     lines = [
-        f"## What teaching {_markdown(results.targets or 'it')} gained and cost", "",
+        f"## What teaching {_markdown(results.targets)} gained and cost" if results.targets else "## What was lost", "",
         _markdown(answer), "",
         "| " + " | ".join(_markdown(column.title) for column in columns) + " |",
         "|" + "|".join("---:" if column.numeric else "---" for column in columns) + "|",
         *("| " + " | ".join(_markdown(column.shown(row)) for column in columns) + " |" for row in table.rows), "",
-        f"Points, at the last checkpoint, with 95 % intervals over items and seeds, conditional on the base "
-        f"`{results.spec['base']['model']}`. "
-        f"Drop: mean over {', '.join(_markdown(b['benchmark']) for b in results.spec['retention'])}. "
-        f"Measured with retain, study {_markdown(results.study)}, spec hash `{results.revision['spec_hash']}`.", "",
+        "Points, at the last checkpoint, with 95 % intervals over items and seeds, conditional on the base "
+        f"`{results.spec['base']['model']}`. Drop: mean over "
+        f"{', '.join(_markdown(b['benchmark']) for b in results.spec['retention'])}. Measured with retain, study "
+        f"{_markdown(results.study)}, spec hash `{results.revision['spec_hash']}`.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -73,9 +73,8 @@ def as_latex(results: Results, table: Table) -> str:
     """The same as a LaTeX table (booktabs)."""
     columns = _headline(table)
     said = (
-        f"Gain on {results.spec['target']} and drop on {len(results.spec['retention'])} retention benchmarks in points, "
-        f"with 95 % intervals "
-        f"over items and seeds, conditional on the base. Study {results.study}, spec hash {results.revision['spec_hash']}."
+        f"{_measured(results)} on {len(results.spec['retention'])} retention benchmarks in points, with 95 % intervals over "
+        f"items and seeds, conditional on the base. Study {results.study}, spec hash {results.revision['spec_hash']}."
     )
     alignment = "".join("r" if column.numeric else "l" for column in columns)
     lines = [
@@ -85,6 +84,10 @@ def as_latex(results: Results, table: Table) -> str:
         r"\bottomrule", r"\end{tabular}", rf"\caption{{{latex(said)}}}", r"\end{table}", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _measured(results: Results) -> str:
+    return f"Gain on {results.targets} and drop" if results.targets else "Drop"
 
 
 def latex(text: str) -> str:

@@ -67,8 +67,8 @@ def _style() -> str:
         f".m{i} {{ background: var(--m{i}) }}" for i in range(len([c for c in variables("light") if c[0] == "m"]))
     )
     head = (
-        f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
-        "@media print { :root { color-scheme: light } }\n"
+        f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n@media print {{ :root "
+        "{ color-scheme: light } }\n"
     )
     return f"{head}{_static('page.css')}{swatches}\n"
 

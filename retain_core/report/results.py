@@ -101,8 +101,8 @@ class Results:
 
     @property
     def targets(self) -> str:
-        """What was taught, in order."""
-        return ", then ".join([self.spec["target"], *self.spec.get("then", [])])
+        """What was taught, in order; empty where nothing was."""
+        return ", then ".join(target for target in (self.spec["target"], *self.spec.get("then", [])) if target)
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
     summary.sort(key=lambda row: (order.get(row["method"], 99), row["learning_rate"] or 0.0))
     controls = _rows(con, "SELECT * FROM controls WHERE study = ?", study)
     controls.sort(key=lambda row: order.get(row["control"], 99))
-    scores = """SELECT s.benchmark, b.role, b.near, s.metric, s.n, s.clusters, s.score, s.stderr,
+    scores = """SELECT s.benchmark, b.role, b.near, s.metric, s.n, s.clusters, b.choices, s.score, s.stderr,
                        s.metric = b.metric AS "primary"
                 FROM scores s JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
                 WHERE s.study = ? AND s.checkpoint = s.study || '/base' ORDER BY b.stage, b.role DESC, s.benchmark, s.metric"""

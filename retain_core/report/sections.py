@@ -99,10 +99,10 @@ def _how_declared(results: Results) -> str:
             f" 90 % interval {interval(p['ci90_low'], p['ci90_high'])}; without the near benchmarks {points(p['diff_far'])}."
         )
     return (
-        f"Declared {p['declared_at']} UTC{before}, spec hash {results.revision['spec_hash']}: predicted {said['predict']} "
-        f"0, margin "
-        f"{points(said['margin'])} points, look {p['look']} of {said['looks']} at {100 * (1 - p['level']):.4g} %{spent}. "
-        f"{p['rule']}.{figures} Every interval is conditional on this base: one base was drawn, another might answer otherwise."
+        f"Declared {p['declared_at']} UTC{before}, spec hash {results.revision['spec_hash']}: predicted {said['predict']} 0, "
+        f"margin {points(said['margin'])} points, look {p['look']} of {said['looks']} at {100 * (1 - p['level']):.4g} "
+        f"%{spent}. {p['rule']}.{figures} Every interval is conditional on this base: one base was drawn, another might "
+        "answer otherwise."
     )
 
 
@@ -117,16 +117,13 @@ def methods(results: Results) -> list[Part]:
         Column("weight_distance", "way from base", "number"), Column("style_distance", "style distance", "number"),
     ]  # fmt: skip
     near = f" ({', '.join(results.near)})" if results.near else ""
+    gain = f"Gain: change of greedy accuracy on {results.spec['target']}. " if results.spec["target"] else ""
     explained = (
-        f"Gain: change of greedy accuracy on {results.spec['target']}. Drop: mean loss over "
-        f"{len(results.spec['retention'])} retention "
-        f"benchmarks, negative when they improved. Far: without the benchmarks that share symbols or format with the "
-        f"target{near}. "
-        "Exact gain: change of the probability of a right answer at temperature 1. KL: to the base along sampled answers "
-        "to target "
-        "prompts, in nats per token. Way from base: length of the weight change. Style distance: the base's loss on the "
-        "training text, "
-        "in nats per token; empty where the policy writes the text itself."
+        f"{gain}Drop: mean loss over {len(results.spec['retention'])} retention benchmarks, negative when they improved. "
+        f"Far: without the benchmarks that share symbols or format with the target{near}. Exact gain: change of the "
+        "probability of a right answer at temperature 1. KL: to the base along sampled answers to target prompts, in nats "
+        "per token. Way from base: length of the weight change. Style distance: the base's loss on the training text, in "
+        "nats per token; empty where the policy writes the text itself."
     )
     lead = (
         "In points, with 95 % intervals over items and seeds. Overlapping intervals do not mean that two methods are alike: "
@@ -151,8 +148,7 @@ def matched(results: Results, charts: dict[str, Chart]) -> list[Part]:
     parts: list[Part] = [
         soft(
             "Whoever learns more may lose more; so methods are also compared where they have learnt the same. The learning "
-            "rate is "
-            "the one with the lowest drop there on half of the items; the drop is shown on the other half."
+            "rate is the one with the lowest drop there on half of the items; the drop is shown on the other half."
         ),
         *_chart(charts, "matched_gain"),
         *_table(
@@ -167,8 +163,7 @@ def matched(results: Results, charts: dict[str, Chart]) -> list[Part]:
     if blends:
         parts.append(soft(
             "A method with _interpolated behind its name goes straight through weight space, from the base (alpha 0) over "
-            "blends with it "
-            "to the method's last checkpoint (alpha 1), not along its training."
+            "blends with it to the method's last checkpoint (alpha 1), not along its training."
         ))  # fmt: skip
     return parts
 
@@ -187,8 +182,7 @@ def benchmarks(results: Results, charts: dict[str, Chart]) -> list[Part]:
         return []
     lead = (
         "The same questions before and after, paired. Lost: right before and wrong after; gained: the other way round, all "
-        "seeds "
-        "together. A mean hides both."
+        "seeds together. A mean hides both."
     )
     near = " Near benchmarks share symbols or format with the target; far ones do not." if results.near else ""
     return [soft(lead + near), *_chart(charts, "benchmarks"), *table]
@@ -213,12 +207,9 @@ def sequence(results: Results) -> list[Part]:
         return []
     lead = (
         f"{results.targets}: every method goes on from the weights where it stopped. Backward transfer: the score of the "
-        f"earlier "
-        "targets at the end, minus that at the end of their own stage; below 0 they were forgotten again. Gain, exact gain "
-        "and KL "
-        f"elsewhere on this page are those on {results.spec['target']}, at the end of the whole sequence; matched gain, "
-        f"fronts and the "
-        "KL law look at its own stage only."
+        "earlier targets at the end, minus that at the end of their own stage; below 0 they were forgotten again. Gain, "
+        f"exact gain and KL elsewhere on this page are those on {results.spec['target']}, at the end of the whole sequence; "
+        "matched gain, fronts and the KL law look at its own stage only."
     )
     return [soft(lead), *table]
 
@@ -234,8 +225,8 @@ def law(results: Results, charts: dict[str, Chart]) -> list[Part]:
     ]  # fmt: skip
     parts: list[Part] = [
         soft(
-            "KL to the base says how far the model's words have moved. If it explained the drop, any method could be "
-            "judged by it."
+            "KL to the base says how far the model's words have moved. If it explained the drop, any method could be judged "
+            "by it."
         )
     ]
     kl = next((row for row in results.law if row["predictor"] == "kl"), None)
@@ -243,14 +234,12 @@ def law(results: Results, charts: dict[str, Chart]) -> list[Part]:
         beats = "and beats" if kl["beats_trivial"] else "but does not beat"
         parts.append(Text(Markup(
             "R² = <b>{}</b> in sample; <b>{}</b> when a method is predicted from the others (95 % interval {} to {}), {} "
-            "what is "
-            "trivially known: step x learning rate, distance in weights, gain."
+            "what is trivially known: step x learning rate, distance in weights, gain."
         ).format(f"{kl['r2']:.2f}", f"{kl['r2_left_out']:.2f}", f"{kl['left_out_low']:.2f}", f"{kl['left_out_high']:.2f}",
         beats)))  # fmt: skip
     explained = (
         "A quadratic of the drop on each predictor; whole arms are resampled. Left out: fitted on the other methods, asked "
-        "about this "
-        "one; below 0 it does worse than the mean."
+        "about this one; below 0 it does worse than the mean."
     )
     return [
         *parts,
@@ -268,8 +257,10 @@ def controls(results: Results) -> list[Part]:
         "number"),
         Column("passed", "passed", "passed"),
     ]  # fmt: skip
-    lead = "Arms of which the outcome is known beforehand, trained and evaluated like any other. If one fails, nothing "
-    "else is believed."
+    lead = (
+        "Arms of which the outcome is known beforehand, trained and evaluated like any other. If one fails, nothing else is "
+        "believed."
+    )
     table = _table("controls", "Controls (gain and drop in points)", columns, results.controls, "controls")
     return [soft(lead), *table] if table else []
 
@@ -286,8 +277,7 @@ def noise(results: Results) -> list[Part]:
         parts += [
             soft(
                 f"The base evaluated {results.floor[0]['reevaluations']} times again under changes that must not matter: "
-                f"batch size, "
-                "order of the items, threads, precision. Changes below this are noise of the measurement."
+                "batch size, order of the items, threads, precision. Changes below this are noise of the measurement."
             ),
             *_table("noise_floor", "Noise floor", columns, rows, "noise_floor"),
         ]
@@ -302,18 +292,16 @@ def _power(results: Results) -> list[Part]:
         if p["type_s"] is not None and p["type_m"] is not None:
             wrong = (
                 f" If the true difference were the margin ({100 * results.margin:g} points), a difference that this study "
-                f"finds would have "
-                f"the wrong sign in {100 * p['type_s']:.1f} % of studies, and be exaggerated {p['type_m']:.1f} times."
+                f"finds would have the wrong sign in {100 * p['type_s']:.1f} % of studies, and be exaggerated "
+                f"{p['type_m']:.1f} times."
             )
         parts.append(Text(Markup(
             "Power: the smallest difference that a study like this one finds in 8 of 10 repetitions is <b>{} points</b>.{}"
         ).format(f"{100 * least:.1f}", wrong)))  # fmt: skip
     rows = []
-    choices = {b["benchmark"]: b["choices"] for b in results.spec["retention"]}
     for s in results.base_scores:
         if s["role"] == "retention" and s["primary"] and s["score"] is not None and s["n"]:
-            k = choices.get(s["benchmark"])
-            view = can_see_loss(s["score"], 1 / k if k else 0.0, s["n"], s["clusters"], results.margin)
+            view = can_see_loss(s["score"], 1 / s["choices"] if s["choices"] else 0.0, s["n"], s["clusters"], results.margin)
             rows.append({"benchmark": s["benchmark"], "n": s["n"], "score": s["score"], "view": str(view)})
     columns = [
         Column("benchmark", "benchmark"), Column("n", "items", "count"), Column("score", "base score", "percent"),
@@ -337,10 +325,9 @@ def audits(results: Results) -> list[Part]:
     ]  # fmt: skip
     explained = (
         "Percent, last checkpoints, mean over seeds and over the retention benchmarks that have the figure; tokens: mean "
-        "length. "
-        "Strict: the score that the study counts, where there is a lenient one beside it. Lenient: the right answer stands "
-        "somewhere in "
-        "the answer. Spill: share of the lost answers that hold words which only the target's answers use."
+        "length. Strict: the score that the study counts, where there is a lenient one beside it. Lenient: the right answer "
+        "stands somewhere in the answer. Spill: share of the lost answers that hold words which only the target's answers "
+        "use."
     )
     table = _table("audits", "Answers that are no answers (percent)", columns, results.audits)
     return (
@@ -366,8 +353,7 @@ def base(results: Results) -> list[Part]:
     if results.at_the_edge:
         parts.append(soft(
             f"The base scores within 5 points of 0 or 1 on {', '.join(results.at_the_edge)}: differences between seeds are "
-            f"cut off there, "
-            "and intervals over seeds may hold the truth less often than they say (at least 90 %)."
+            "cut off there, and intervals over seeds may hold the truth less often than they say (at least 90 %)."
         ))  # fmt: skip
     if results.support:
         told = ", ".join(f"pass@{k} {value:.3f}" for k, value in results.support.items())
@@ -390,9 +376,8 @@ def exploratory(results: Results) -> list[Part]:
     some = f"the {MOST_CONTRASTS} of the smallest p; all by SQL" if n > MOST_CONTRASTS else "all"
     table = _table("contrasts", f"{n} exploratory contrasts ({some}; points)", columns, shown, "contrasts", folded=True)
     lead = (
-        f"{n} contrasts were computed beside the declared one. Among so many some look large by luck: p values are "
-        f"adjusted after "
-        "Benjamini and Hochberg, and none of them is a verdict."
+        f"{n} contrasts were computed beside the declared one. Among so many some look large by luck: p values are adjusted "
+        "after Benjamini and Hochberg, and none of them is a verdict."
     )
     return [soft(lead), *table] if table else []
 
@@ -419,8 +404,7 @@ def hypotheses(ledger: Sequence[Entry]) -> list[Part]:
     table = _table("ledger", "Hypotheses that rest on arms of this study (points)", columns, rows)
     lead = (
         "Arms are trained once and serve every study that asks for them, so these questions share data with this page: "
-        "their answers "
-        "are not independent of each other."
+        "their answers are not independent of each other."
     )
     return [soft(lead), *table] if table else []
 
@@ -433,9 +417,8 @@ def items(results: Results, changed: Changed) -> list[Part]:
     how = ", drawn evenly over benchmarks, methods and directions" if changed.sampled else ""
     cut = f" Texts longer than {LONGEST} characters are cut ({changed.cut:,} texts)." if changed.cut else ""
     note = (
-        f"Questions that were right before and wrong after training (lost), or the other way round (gained), at the last "
-        f"checkpoints: "
-        f"{shown} on this page{how}.{cut} All of them: retain sql \"FROM flips WHERE study = '{results.study}'\""
+        "Questions that were right before and wrong after training (lost), or the other way round (gained), at the last "
+        f"checkpoints: {shown} on this page{how}.{cut} All of them: retain sql \"FROM flips WHERE study = '{results.study}'\""
     )
     return [Items(note)]
 
@@ -446,8 +429,10 @@ def differing(settings: tuple[list[str], list[Row]]) -> list[Part]:
     if not keys or len(rows) < 2:
         return []
     columns = [METHOD, *(Column(key, key.replace("_", " "), "code") for key in keys)]
-    lead = "Only what is not the same for every method; learning rates and seeds are the same grid for all. Empty: the "
-    "method has no such dial."
+    lead = (
+        "Only what is not the same for every method; learning rates and seeds are the same grid for all. Empty: the method "
+        "has no such dial."
+    )
     return [soft(lead), *_table("settings", "Dials that differ between methods", columns, rows)]
 
 
@@ -463,10 +448,8 @@ def provenance(results: Results, origin: list[tuple[str, str]]) -> list[Part]:
     if results.spec.get("budget"):
         parts.append(Text(Markup(
             "To repeat it: check out the commit above, then <code>retain run study.yaml</code> with the "
-            "<code>study.yaml</code> beside this "
-            "page. Arms that are already there are not trained again; on the same platform with the same packages a new "
-            "home gives the "
-            "same numbers to the last bit."
+            "<code>study.yaml</code> beside this page. Arms that are already there are not trained again; on the same "
+            "platform with the same packages a new home gives the same numbers to the last bit."
         )))  # fmt: skip
     files = "gain_drop.svg and every other chart as SVG, every table as CSV, headline.md and headline.tex"
     return [*parts, soft(f"Beside this page: {files}.")]

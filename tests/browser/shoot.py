@@ -35,7 +35,9 @@ def shoot(page_file: Path, folder: Path) -> None:
             page.wait_for_selector("body[data-drawn=yes]")
             page.screenshot(path=folder / f"{name}.png", full_page=name != "first")
             if name == "dark":
-                page.pdf(path=folder / "paper.pdf", format="A4", margin=dict.fromkeys(("top", "bottom", "left", "right"), "12mm"))
+                page.pdf(
+                    path=folder / "paper.pdf", format="A4", margin=dict.fromkeys(("top", "bottom", "left", "right"), "12mm")
+                )
             context.close()
         browser.close()
 

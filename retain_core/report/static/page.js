@@ -83,7 +83,7 @@ function changedAnswers() {
     const made = element("article", null, "item"), title = element("h3");
     title.append(element("b", row.direction, row.direction), ` · ${row.benchmark} · ${row.method}${row.rate ? " " + row.rate : ""}${row.seed === null ? "" : " · seed " + row.seed}`);
     const texts = element("dl");
-    for (const [name, key, whole] of [["question", "prompt", 1], ["before training", "base_response"], ["after training", "response"], ["right answer", "target", 1]]) {
+    for (const [name, key, whole] of [["question", "prompt", 1], ["before training", "base_response"], ["after training", "response"], ["right answer", "target"]]) {
       const part = element("div", null, whole ? "whole" : ""), said = element("dd", row[key] === null ? "(none)" : row[key]);
       said.dir = "auto";
       part.append(element("dt", name), said);
