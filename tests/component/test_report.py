@@ -23,7 +23,7 @@ from retain_core.report.palette import DARK, LIGHT, PAPER
 from retain_core.report.words import amount, interval, points, span, where
 from retain_core.study_file import load_study
 from tests.conftest import ROOT
-from tests.synthetic import TARGET, analyse_again, fill, made_scores
+from tests.synthetic import METHODS, TARGET, analyse_again, fill, made_scores
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{7*7}}"
 RTL = "\u05e9\u05dc\u05d5\u05dd \u202e\U0001f469\u200d\U0001f680 100 %"
@@ -45,7 +45,8 @@ def made(tmp_path_factory) -> Path:
     """A made-up study with a declared contrast at a gain, controls and an exact score."""
     path = tmp_path_factory.mktemp("made") / "warehouse.duckdb"
     primary = {"contrast": ["harmful", "harmless"], "predict": ">", "at_gain": 0.1, "at": None, "margin": 0.02, "looks": 1}
-    fill(path, made_scores(n=60, seeds=(0, 1), primary=primary, controls=True, base="lab/made")).close()
+    methods = {name: METHODS[name] for name in ("harmful", "harmless", "dear", "twin")}
+    fill(path, made_scores(methods, seeds=(0, 1), primary=primary, controls=True, base="lab/made"), texts=True).close()
     return path
 
 
@@ -168,7 +169,6 @@ def test_the_headline_is_one_sentence(made, tmp_path):
 def test_what_comes_from_data_is_escaped(spoilt):
     page = spoilt(
         f"UPDATE arms SET status = 'failed', error = '{EVIL}' WHERE arm = 'made/harmful-lr0.0001-s1'",
-        f"UPDATE answers SET response = '{EVIL}'",
         f"UPDATE flipped SET response = '{EVIL}', base_response = '{RTL}'",
         f"UPDATE items SET prompt = '{EVIL} {RTL}'",
         *(f"UPDATE {t} SET method = '{EVIL}' WHERE method = 'twin'" for t in ("arms", "intervals", "matched", "pareto")),
@@ -264,7 +264,8 @@ def test_more_changed_answers_than_a_page_holds_are_drawn_evenly(made, monkeypat
         found = changed.read_changed(con, "made")
         again = changed.read_changed(con, "made")
         all_of_them = con.execute(
-            """SELECT count(*), count(DISTINCT (benchmark, a.method, direction)) FROM flips f JOIN checkpoints c USING (checkpoint)
+            """SELECT count(*), count(DISTINCT (benchmark, a.method, direction)) FROM flips f JOIN checkpoints c USING "
+            "(checkpoint)
             JOIN arms a ON a.arm = c.arm WHERE c.step = 80 AND a.role = 'method'"""
         ).fetchone()
     assert found.rows == again.rows
