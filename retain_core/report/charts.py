@@ -26,7 +26,7 @@ def study_charts(results: Results) -> tuple[dict[str, Chart], dict[str, list[Row
         "matched": [], "benchmarks": [], "kl_fit": kl_fit(results),
     }  # fmt: skip
     made = [
-        plane(results, datasets), matched(results, datasets), forest(results, datasets),
+        plane(results, datasets), greedy_plane(results, datasets), matched(results, datasets), forest(results, datasets),
         curve(results, datasets, "gain", "Gain over training"), curve(results, datasets, "drop", "Drop over training"),
         law(results, datasets),
     ]  # fmt: skip
@@ -106,56 +106,73 @@ def kl_fit(results: Results) -> list[Row]:
 
 
 def plane(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
-    """What every checkpoint gained and lost."""
-    rows = [row for row in datasets["checkpoints"] if row["x"] is not None and row["drop"] is not None]
-    if not rows:
-        return None
+    """What every checkpoint gained and lost, with fronts and bands, at the gain at which methods are compared."""
     exact = results.gain_key == "gain_exact"
     x = {"type": "quantitative", "title": f"gain on {results.spec['target']} (points{', exact score' if exact else ''})"}
-    bounds = [*(row["drop"] for row in rows), *(row[key] for row in datasets["bands"] for key in ("low", "high"))]
-    y = {"type": "quantitative", "title": "drop on the rest (points, compressed beyond 1)", **_symlog(bounds)}
+    bounds = [row[key] for row in datasets["bands"] for key in ("low", "high")]
+    y = _drop_axis([*bounds, *(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)])
     layers = [*_zero_lines(), *_declared_gain(results)]
     if datasets["bands"]:
-        at = {"x": {"field": "gain", **x}, "color": _colour(results, legend=False)}
-        between = {"y": {"field": "low", **y}, "y2": {"field": "high"}}
+        between = {"x": {"field": "gain", **x}, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": _colour(results)}
         layers += [
-            {"data": {"name": "bands"}, "mark": {"type": "area", "opacity": 0.14}, "encoding": {**at, **between}},
-            {
-                "data": {"name": "bands"},
-                "mark": {"type": "rule", "opacity": 0.4, "strokeWidth": 1},
-                "encoding": {**at, **between},
-            },
+            {"data": {"name": "bands"}, "mark": {"type": "area", "opacity": 0.14}, "encoding": between},
+            {"data": {"name": "bands"}, "mark": {"type": "rule", "opacity": 0.4, "strokeWidth": 1}, "encoding": between},
         ]
     if datasets["fronts"]:
         at = {"x": {"field": "gain", **x}, "y": {"field": "drop", **y}, "order": {"field": "gain"}}
         layers += [
-            {"data": {"name": "fronts"}, "mark": {"type": "line", "strokeWidth": 2},
-             "encoding": {**at, "color": _colour(results, legend=False)}},
-            {"data": {"name": "fronts"}, "transform": [{"filter": "datum.front == 'study'"}],
-             "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [5, 4], "color": "var(--ink)"}, "encoding": at},
+            {
+                "data": {"name": "fronts"}, "encoding": {**at, "color": _colour(results)},
+                "mark": {"type": "line", "strokeWidth": 2},
+            },
+            {
+                "data": {"name": "fronts"}, "transform": [{"filter": "datum.front == 'study'"}], "encoding": at,
+                "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [5, 4], "color": "var(--ink)"},
+            },
         ]  # fmt: skip
-    shown = {"x": {"field": "x", **x}, "y": {"field": "drop", **y}}
-    known = {"data": {"name": "checkpoints"}, "transform": [{"filter": "datum.x != null && datum.drop != null"}]}
-    layers += [
+    return _scatter("gain_drop", "What each method gained and what it lost", results, datasets, ("x", x), y, layers)
+
+
+def greedy_plane(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
+    """The same by greedy accuracy, where methods are compared at the exact score: sharpening raises the one, not the other."""
+    if results.gain_key == "gain":
+        return None
+    x = {"type": "quantitative", "title": f"gain on {results.spec['target']} (points, greedy accuracy)"}
+    y = _drop_axis(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)
+    title = "The same by greedy accuracy: what the likeliest answer gained"
+    return _scatter("gain_drop_greedy", title, results, datasets, ("gain", x), y, _zero_lines())
+
+
+def _scatter(
+    name: str, title: str, results: Results, datasets: dict[str, list[Row]], across: tuple[str, Row], y: Row, behind: list[Row]
+) -> Chart | None:
+    """Every checkpoint at its gain and its drop, over what is drawn behind; None where no checkpoint has both."""
+    key, x = across
+    rows = [row for row in datasets["checkpoints"] if row[key] is not None and row["drop"] is not None]
+    if not rows:
+        return None
+    shown = {"x": {"field": key, **x}, "y": {"field": "drop", **y}, "color": _colour(results)}
+    known = {"data": {"name": "checkpoints"}, "transform": [{"filter": f"datum.{key} != null && datum.drop != null"}]}
+    exact = results.gain_key == "gain_exact"
+    layers = [
+        *behind,
         {
             **known, "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.22},
-            "encoding": {**shown, "color": _colour(results), "detail": {"field": "arm"}, "order": {"field": "step"}},
+            "encoding": {**shown, "detail": {"field": "arm"}, "order": {"field": "step"}},
         },
         {
-            **known, "name": "marks", "mark": {"type": "point", "filled": True, "opacity": 0.9, "stroke": "var(--paper)",
-            "strokeWidth": 0.6},
+            **known, "name": "marks",
+            "mark": {"type": "point", "filled": True, "opacity": 0.9, "stroke": "var(--paper)", "strokeWidth": 0.6},
             "encoding": {
-                **shown, "color": _colour(results), "shape": _shape(results),
-                "size": {"condition": {"test": "datum.last", "value": 95}, "value": 30}, "tooltip": _about_checkpoint(exact),
+                **shown, "shape": _shape(results), "tooltip": _about_checkpoint(exact),
+                "size": {"condition": {"test": "datum.last", "value": 95}, "value": 30},
             },
         },
     ]  # fmt: skip
-    missing = len(datasets["checkpoints"]) - len(rows)
-    seeds = len({row["seed"] for row in rows})
+    missing, seeds = len(datasets["checkpoints"]) - len(rows), len({row["seed"] for row in rows})
     return Chart(
-        "gain_drop", "What each method gained and what it lost", {"height": 380, "layer": layers},
-        f"Scatter of {len(rows)} checkpoints: gain on {results.spec['target']} to the right, drop on the other benchmarks "
-        "upwards.",
+        name, title, {"height": 380, "layer": layers},
+        f"Scatter of {len(rows)} checkpoints: gain on {results.spec['target']} to the right, drop on the rest upwards.",
         f"{counted(len(rows), 'checkpoint')}, {counted(seeds, 'seed')}; large marks: end of training"
         + (f"; {counted(missing, 'checkpoint')} without a figure" if missing else ""),
     )  # fmt: skip
@@ -371,12 +388,17 @@ def _placed(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _colour(results: Results, legend: bool = True) -> Row:
+def _drop_axis(values: Iterable[float]) -> Row:
+    return {"type": "quantitative", "title": "drop on the rest (points, compressed beyond 1)", **_symlog(values)}
+
+
+def _colour(results: Results) -> Row:
     used = list(results.places)
     scale = {"domain": used, "range": [f"var(--m{results.places[method]})" for method in used]}
     if extra := sorted({m["method"] for m in results.matched} - set(used)):
         scale = {"domain": [*scale["domain"], *extra], "range": [*scale["range"], *(GREY for _ in extra)]}
-    return {"field": "method", "type": "nominal", "title": None, "scale": scale, **({} if legend else {"legend": None})}
+    legend = {"symbolType": "circle", "symbolStrokeWidth": 0, "symbolFillColor": None}
+    return {"field": "method", "type": "nominal", "title": None, "scale": scale, "legend": legend}
 
 
 def _shape(results: Results) -> Row:

@@ -15,6 +15,11 @@ WORDS = (
     ("drop", "how many points less of everything else are right than before; below 0 it got better."),
     ("95 % interval", "the range in which the true figure lies, as far as these questions and seeds can tell."),
 )
+EXACT = (
+    "gain",
+    "how many points more of the taught task are right than before training. Comparisons and this chart take the exact score: "
+    "how many points likelier a right answer has become, whichever answer is the likeliest.",
+)
 
 
 def study_head(results: Results, chart: Chart | None) -> Head:
@@ -27,10 +32,17 @@ def study_head(results: Results, chart: Chart | None) -> Head:
         chips=chips(results),
         warnings=warnings(results),
         facts=facts(results),
-        words=WORDS if results.spec["target"] else tuple(word for word in WORDS if word[0] != "gain"),
+        words=_words(results),
         chart=chart,
         chart_note=_chart_note(results),
     )  # fmt: skip
+
+
+def _words(results: Results) -> tuple[tuple[str, str], ...]:
+    """The words, gain as this study compares it."""
+    if not results.spec["target"]:
+        return tuple(word for word in WORDS if word[0] != "gain")
+    return tuple(EXACT if word[0] == "gain" and results.gain_key == "gain_exact" else word for word in WORDS)
 
 
 def _chart_note(results: Results) -> str:

@@ -28,7 +28,7 @@ def study_sections(
     """All sections; those without content are not shown."""
     return [
         Section("verdict", "The declared comparison", verdict(results)),
-        Section("methods", "Every method at its last checkpoint", methods(results)),
+        Section("methods", "Every method at its last checkpoint", methods(results, charts)),
         Section("matched", "Drop at matched gain", matched(results, charts)),
         Section("per_benchmark", "What each benchmark lost", benchmarks(results, charts)),
         Section("curves", "Over training", curves(charts)),
@@ -106,18 +106,22 @@ def _how_declared(results: Results) -> str:
     )
 
 
-def methods(results: Results) -> list[Part]:
+def methods(results: Results, charts: dict[str, Chart]) -> list[Part]:
     """The headline table."""
     columns = [
         METHOD, RATE, Column("gain", "gain", "points"), Column("gain_low,gain_high", "95 % interval", "interval"),
-        Column("gain_by_seed", "gain, each seed", "each"), Column("drop", "drop", "points"),
-        Column("drop_low,drop_high", "95 % interval", "interval"), Column("drop_by_seed", "drop, each seed", "each"),
-        Column("drop_far", "drop, far only", "points"), Column("gain_exact", "exact gain", "points"),
+        Column("drop", "drop", "points"), Column("drop_low,drop_high", "95 % interval", "interval"),
+        Column("gain_exact", "exact gain", "points"), Column("drop_far", "drop, far only", "points"),
+        Column("gain_by_seed", "gain, each seed", "each"), Column("drop_by_seed", "drop, each seed", "each"),
         Column("kl_forward", "KL forward", "number"), Column("kl_reverse", "KL reverse", "number"),
         Column("weight_distance", "way from base", "number"), Column("style_distance", "style distance", "number"),
     ]  # fmt: skip
     near = f" ({', '.join(results.near)})" if results.near else ""
-    gain = f"Gain: change of greedy accuracy on {results.spec['target']}. " if results.spec["target"] else ""
+    gain = (
+        f"Gain: change of greedy accuracy (the likeliest answer is right) on {results.spec['target']}. "
+        if results.spec["target"]
+        else ""
+    )
     explained = (
         f"{gain}Drop: mean loss over {len(results.spec['retention'])} retention benchmarks, negative when they improved. "
         f"Far: without the benchmarks that share symbols or format with the target{near}. Exact gain: change of the "
@@ -130,7 +134,7 @@ def methods(results: Results) -> list[Part]:
         "contrasts decide that."
     )
     table = _table("methods", "Gain and drop of every method", columns, results.methods, "method_summary")
-    return [soft(lead), *table, soft(explained)] if table else []
+    return [soft(lead), *table, soft(explained), *_chart(charts, "gain_drop_greedy")] if table else []
 
 
 def matched(results: Results, charts: dict[str, Chart]) -> list[Part]:

@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "text": {"color": "var(--ink)", "fontSize": 12},
     "legend": {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontSize": 12,
     "orient": "bottom",
-               "columns": 4, "symbolOpacity": 1, "labelLimit": 200},
+               "columns": 4, "columnPadding": 16, "symbolOpacity": 1, "labelLimit": 200},
     "title": {"color": "var(--ink)", "fontSize": 13, "fontWeight": "normal", "anchor": "start", "subtitleColor": "var(--soft)",
               "subtitleFontSize": 12},
 }  # fmt: skip

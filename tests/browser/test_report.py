@@ -161,6 +161,7 @@ def check_charts(page: Page, warehouse: Path) -> None:
             if chart in ("gain_drop", "kl_law"):
                 row = points[mark["arm"], mark["step"]]
                 pairs = [
+                    (mark["gain"], 100 * row["gain"]),
                     (mark["x"], 100 * row["gain_exact"]),
                     (mark["drop"], 100 * row["drop"]),
                     (mark["kl"], row["kl_forward"]),
