@@ -95,7 +95,7 @@ def kl_fit(results: Results) -> list[Row]:
     known = [
         (p["kl_forward"], 100 * p["drop"]) for p in results.points if p["kl_forward"] is not None and p["drop"] is not None
     ]
-    if not any(row["predictor"] == "kl" and row["r2"] is not None for row in results.law):
+    if len(known) < 3 or not any(row["predictor"] == "kl" and row["r2"] is not None for row in results.law):
         return []
     x, y = np.array(known).T
     fit = np.polynomial.Polynomial.fit(x, y, 2)
@@ -397,7 +397,7 @@ def _colour(results: Results) -> Row:
     scale = {"domain": used, "range": [f"var(--m{results.places[method]})" for method in used]}
     if extra := sorted({m["method"] for m in results.matched} - set(used)):
         scale = {"domain": [*scale["domain"], *extra], "range": [*scale["range"], *(GREY for _ in extra)]}
-    legend = {"symbolType": "circle", "symbolStrokeWidth": 0, "symbolFillColor": None}
+    legend = {"symbolType": "circle", "symbolStrokeWidth": 0}
     return {"field": "method", "type": "nominal", "title": None, "scale": scale, "legend": legend}
 
 

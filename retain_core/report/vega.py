@@ -6,7 +6,6 @@ drawn again; files get the light ones. Data are named, never repeated: a page ho
 
 from __future__ import annotations
 
-import copy
 import re
 from functools import lru_cache
 from typing import Any
@@ -16,6 +15,7 @@ from retain_core.report.parts import Chart, Row
 
 VERSION = "6.4"
 """Of Vega-Lite, on the page and in files."""
+SCHEMA = f"https://vega.github.io/schema/vega-lite/v{VERSION.split('.')[0]}.json"
 FILE_WIDTH = 620
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 CONFIG: dict[str, Any] = {
@@ -45,10 +45,9 @@ def bundle() -> str:
 
 def for_page(chart: Chart) -> dict[str, Any]:
     """The specification as the page draws it: as wide as its place; legends are text of the page."""
-    config = copy.deepcopy(CONFIG)
-    config["legend"]["disable"] = True
-    spec = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}, **chart.spec, "config": config}
-    return {"$schema": f"https://vega.github.io/schema/vega-lite/v{VERSION.split('.')[0]}.json", **spec}
+    spec = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}, **chart.spec}
+    config = {**CONFIG, "legend": {"disable": True}}
+    return {"$schema": SCHEMA, **_without_legends(spec), "config": config}
 
 
 def to_svg(chart: Chart, datasets: dict[str, list[Row]]) -> str:
@@ -58,7 +57,7 @@ def to_svg(chart: Chart, datasets: dict[str, list[Row]]) -> str:
     colours = variables("light")
     named = {name: datasets[name] for name in sorted(_data_names(chart.spec))}
     spec = {
-        "$schema": f"https://vega.github.io/schema/vega-lite/v{VERSION.split('.')[0]}.json",
+        "$schema": SCHEMA,
         "title": {"text": chart.title, "subtitle": chart.n},
         **chart.spec, "width": FILE_WIDTH, "config": {**CONFIG, "background": "white"},
     }  # fmt: skip
@@ -74,6 +73,13 @@ def _resolved(value: Any, colours: dict[str, str]) -> Any:
     if isinstance(value, str) and (found := re.fullmatch(r"var\(--(\w+)\)", value)):
         return colours[found.group(1)]
     return value
+
+
+def _without_legends(value: Any) -> Any:
+    """The specification without its own words on legends."""
+    if isinstance(value, dict):
+        return {key: _without_legends(inner) for key, inner in value.items() if key != "legend"}
+    return [_without_legends(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _data_names(spec: Any) -> set[str]:

@@ -357,7 +357,7 @@ def test_hostile_names_are_data(home, pair):
     (row,) = ask(home, "SELECT DISTINCT benchmark FROM forgetting")
     assert row["benchmark"] == HOSTILE
     page = (home / "reports" / "pets" / "index.html").read_text()
-    shown = page.split('<script')[0]
+    shown = page.split("<script")[0]
     assert "<img" not in shown
     assert "&lt;img" in shown
     assert HOSTILE not in page, "not in the page's data either"

@@ -26,12 +26,12 @@ def test_the_page_of_two_hundred_arms_is_small_and_says_what_it_leaves_out(tmp_p
         assert con.execute("SELECT count(*) FROM arms WHERE role = 'method'").fetchone() == (200,)
         # Long answers, all different: what makes a page large.
         con.execute("UPDATE flipped SET response = repeat(response || ' and so on, ', 500)")
-    before = time.perf_counter()
+    before, waited = time.process_time(), time.perf_counter()
     path = write_report(tmp_path / "warehouse.duckdb", tmp_path, "made")
-    took = time.perf_counter() - before
+    took, waited = time.process_time() - before, time.perf_counter() - waited
     page = path.read_text()
     with capsys.disabled():
-        print(f"\n{took:.1f} s, {len(page) / 1e6:.1f} MB")
+        print(f"\n{took:.1f} s of work in {waited:.1f} s, {len(page) / 1e6:.1f} MB")
     told = json.loads(re.search(r'(?s)id="data">(.*?)</script>', page).group(1))
     assert len(told["datasets"]["checkpoints"]) == 200 * len(STEPS)
     assert len(told["items"]) == changed.MOST
@@ -41,4 +41,4 @@ def test_the_page_of_two_hundred_arms_is_small_and_says_what_it_leaves_out(tmp_p
     assert f"Texts longer than {changed.LONGEST} characters are cut" in page
     assert "of 250, the largest of each benchmark; the table has all" in page
     assert len(page.encode()) < 6e6
-    assert took < 30
+    assert took < 30, "seconds of work: other load on the machine does not count"

@@ -123,11 +123,14 @@ window.addEventListener("beforeprint", () => {
 window.addEventListener("afterprint", () => { for (const part of opened) part.open = false; });
 
 changedAnswers();
-// One after the other, the first screen first; `document.body.dataset.drawn` says when all are there.
+// One after the other, the first screen first, so that the page can be read meanwhile; `document.body.dataset.drawn` says when all are there.
 const plots = document.querySelectorAll("[data-chart]");
 plots.forEach(walk);
 (async () => {
-  for (const plot of plots) await draw(plot);
+  for (const plot of plots) {
+    await new Promise((done) => setTimeout(done));
+    await draw(plot);
+  }
   document.body.dataset.drawn = "yes";
 })();
 narrow.addEventListener("change", async () => { for (const plot of plots) await draw(plot); });
