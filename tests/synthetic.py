@@ -224,8 +224,12 @@ def fill(
     trained_at: str = "2030-01-02 00:00:00",
     looks: Sequence[int] | None = None,
     analyse: bool = True,
+    texts: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """A warehouse with these scores and everything computed from them; the connection is open for writing."""
+    """A warehouse with these scores and everything computed from them; the connection is open for writing.
+
+    With `texts` every answer says whether it is right and which checkpoint gave it, so that changed answers have texts.
+    """
     con = connect(path)
     con.execute("SET threads TO 1")
     study, spec, primary = scores.study, scores.spec, scores.spec["primary"]
@@ -273,6 +277,10 @@ def fill(
     put(con, "checkpoints", checkpoints)
     _fill_evaluations(con, scores)
     _fill_divergences(con, scores)
+    if texts:
+        con.execute("""INSERT INTO answers
+            SELECT evaluation_id, item, repeat, true, 'stop', 3, if(score = 1, 'right', 'wrong') || ' says ' || evaluation_id
+            FROM sample_scores WHERE metric_id = 1""")
     store_comparisons(con, study)
     if analyse:
         store_analysis(con, study)

@@ -71,7 +71,7 @@ def ledger(config: Settings) -> list[Entry]:
         return [Entry(question, "not run") for question in questions()]
     store = Store(config.artifacts, read_only=True)
     with open_warehouse(config.warehouse) as con:
-        return [_entry(con, store, config.home, question) for question in questions()]
+        return [entry(con, store, config.home, question) for question in questions()]
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
@@ -94,7 +94,8 @@ def _points(value: float | None) -> str:
     return "" if value is None else f"{100 * value:+.1f}"
 
 
-def _entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Question) -> Entry:
+def entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Question) -> Entry:
+    """What became of one question in the home of this warehouse."""
     study = question.study["study"]
     arms = con.execute("SELECT method, status, seed FROM arms WHERE study = ? AND role <> 'base'", [study]).fetchall()
     done = sum(status == "done" for _, status, _ in arms)

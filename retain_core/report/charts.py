@@ -1,64 +1,469 @@
-"""Charts as Vega-Lite specifications, rendered to SVG without a browser or a network."""
+"""The charts of a study as Vega-Lite specifications, and the data behind them, in points."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from statistics import fmean
 from typing import Any
 
-from retain_core.arms import rate_text
+import numpy as np
+
+from retain_core.report.palette import GREY, rate_label, shapes
+from retain_core.report.parts import Chart, Row
 from retain_core.report.results import Results
+from retain_core.report.words import counted, points
+
+TICKS = (1, 2, 5, 10, 20, 50, 100)
+KL_TICKS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+MOST_ROWS = 90
+"""More intervals than this in one chart are unreadable: those of the largest drops are shown, and it says so."""
 
 
-def gain_drop_plane(results: Results) -> str | None:
-    """Every checkpoint of every method as a point: what it gained, what it lost. SVG; None where there is no such pair."""
-    import vl_convert
+def study_charts(results: Results) -> tuple[dict[str, Chart], dict[str, list[Row]]]:
+    """Name -> chart, of those that have something to show, and the named data that they draw."""
+    datasets = {
+        "checkpoints": checkpoints(results), "cells": cells(results), "fronts": fronts(results), "bands": bands(results),
+        "matched": [], "benchmarks": [], "kl_fit": kl_fit(results),
+    }  # fmt: skip
+    made = [
+        plane(results, datasets), greedy_plane(results, datasets), matched(results, datasets), forest(results, datasets),
+        curve(results, datasets, "gain", "Gain over training"), curve(results, datasets, "drop", "Drop over training"),
+        law(results, datasets),
+    ]  # fmt: skip
+    charts = {chart.name: chart for chart in made if chart}
+    return charts, {name: rows for name, rows in datasets.items() if rows}
 
-    if not results.points or any(p["gain"] is None or p["drop"] is None for p in results.points):
-        return None
 
-    rows = [
+def checkpoints(results: Results) -> list[Row]:
+    """Every checkpoint of every method, in points; `x` is the gain at which methods are compared."""
+    last = {p["arm"]: p["step"] for p in results.points}
+    return [
         {
-            "gain": 100 * p["gain"], "drop": 100 * p["drop"], "method": p["method"], "arm": p["arm"], "step": p["step"],
-            "learning rate": "external" if p["learning_rate"] is None else rate_text(p["learning_rate"]),
-            "last": p["step"] == max(q["step"] for q in results.points if q["arm"] == p["arm"]),
+            "method": p["method"], "rate": rate_label(p["learning_rate"]), "seed": p["seed"], "arm": p["arm"],
+            "step": p["step"],
+            "x": _points(p[results.gain_key]), "gain": _points(p["gain"]), "exact": _points(p["gain_exact"]),
+            "drop": _points(p["drop"]), "far": _points(p["drop_far"]), "kl": _round(p["kl_forward"]),
+            "last": p["step"] == last[p["arm"]],
         }
         for p in results.points
     ]  # fmt: skip
-    shared = {
-        "x": {"field": "gain", "type": "quantitative", "title": "gain on the target (points)"},
-        "y": {
-            "field": "drop", "type": "quantitative", "title": "drop on the rest (points, compressed above 1)",
-            "scale": {"type": "symlog", "constant": 1}, "axis": {"values": [-2, -1, 0, 1, 2, 5, 10, 20, 50, 100]},
-        },
-        "color": {
-            "field": "method", "type": "nominal", "title": None, "sort": None,
-            "legend": {"orient": "bottom", "columns": 4, "symbolOpacity": 1},
-            "scale": {"domain": list(results.colors), "range": list(results.colors.values())},
-        },
-    }  # fmt: skip
-    layers: list[dict[str, Any]] = [
-        {"mark": {"type": "rule", "color": "#999", "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0}}},
-        {"mark": {"type": "rule", "color": "#999", "strokeDash": [3, 3]}, "encoding": {"y": {"datum": 0}}},
+
+
+def cells(results: Results) -> list[Row]:
+    """Means over seeds: a row per method, learning rate and update."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in results.points:
+        groups.setdefault((row["method"], row["learning_rate"], row["step"]), []).append(row)
+    return [
         {
-            "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35},
-            "encoding": {**shared, "detail": {"field": "arm"}, "order": {"field": "step"}},
+            "method": method, "rate": rate_label(rate), "cell": f"{method} {rate_label(rate)}", "step": step,
+            "seeds": len(rows),
+            "gain": _mean(rows, "gain"), "drop": _mean(rows, "drop"),
+        }
+        for (method, rate, step), rows in groups.items()
+    ]  # fmt: skip
+
+
+def fronts(results: Results) -> list[Row]:
+    """The best trades of every method and of the whole study, chosen on one half of the items and shown on the other."""
+    chosen = [
+        p for p in results.pareto if p["front"] in ("study", "method") and p["gain"] is not None and p["drop"] is not None
+    ]
+    return sorted(
+        (
+            {"method": p["method"], "rate": rate_label(p["learning_rate"]), "step": p["step"], "gain": _points(p["gain"]),
+             "drop": _points(p["drop"]), "front": p["front"]}
+            for p in chosen
+        ),
+        key=lambda row: row["gain"],
+    )  # fmt: skip
+
+
+def bands(results: Results) -> list[Row]:
+    """The interval of the drop at every gain that a method reaches: of the declared pair, or of all where none is declared."""
+    named = list((results.spec.get("primary") or {}).get("contrast") or results.places)
+    known = (m for m in results.matched if m["ci_low"] is not None and m["method"] in named)
+    return [
+        {"method": m["method"], "gain": _points(m["gain"]), "drop": _points(m["drop"]), "low": _points(m["ci_low"]),
+         "high": _points(m["ci_high"])}
+        for m in known
+    ]  # fmt: skip
+
+
+def kl_fit(results: Results) -> list[Row]:
+    """The quadratic of the drop on forward KL that `kl_law` speaks of, over all checkpoints."""
+    known = [
+        (p["kl_forward"], 100 * p["drop"]) for p in results.points if p["kl_forward"] is not None and p["drop"] is not None
+    ]
+    if len(known) < 3 or not any(row["predictor"] == "kl" and row["r2"] is not None for row in results.law):
+        return []
+    x, y = np.array(known).T
+    fit = np.polynomial.Polynomial.fit(x, y, 2)
+    return [{"kl": _round(at), "drop": _round(fit(at))} for at in np.geomspace(0.005, 0.005 + x.max(), 60) - 0.005]
+
+
+# The charts
+
+
+def plane(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
+    """What every checkpoint gained and lost, with fronts and bands, at the gain at which methods are compared."""
+    exact = results.gain_key == "gain_exact"
+    x = {"type": "quantitative", "title": f"gain on {results.spec['target']} (points{', exact score' if exact else ''})"}
+    bounds = [row[key] for row in datasets["bands"] for key in ("low", "high")]
+    y = _drop_axis([*bounds, *(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)])
+    layers = [*_zero_lines(), *_declared_gain(results)]
+    if datasets["bands"]:
+        between = {"x": {"field": "gain", **x}, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": _colour(results)}
+        layers += [
+            {"data": {"name": "bands"}, "mark": {"type": "area", "opacity": 0.14}, "encoding": between},
+            {"data": {"name": "bands"}, "mark": {"type": "rule", "opacity": 0.4, "strokeWidth": 1}, "encoding": between},
+        ]
+    if datasets["fronts"]:
+        at = {"x": {"field": "gain", **x}, "y": {"field": "drop", **y}, "order": {"field": "gain"}}
+        layers += [
+            {
+                "data": {"name": "fronts"}, "encoding": {**at, "color": _colour(results)},
+                "mark": {"type": "line", "strokeWidth": 2},
+            },
+            {
+                "data": {"name": "fronts"}, "transform": [{"filter": "datum.front == 'study'"}], "encoding": at,
+                "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [5, 4], "color": "var(--ink)"},
+            },
+        ]  # fmt: skip
+    return _scatter("gain_drop", "What each method gained and what it lost", results, datasets, ("x", x), y, layers)
+
+
+def greedy_plane(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
+    """The same by greedy accuracy, where methods are compared at the exact score: sharpening raises the one, not the other."""
+    if results.gain_key == "gain":
+        return None
+    x = {"type": "quantitative", "title": f"gain on {results.spec['target']} (points, greedy accuracy)"}
+    y = _drop_axis(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)
+    title = "The same by greedy accuracy: what the likeliest answer gained"
+    return _scatter("gain_drop_greedy", title, results, datasets, ("gain", x), y, _zero_lines())
+
+
+def _scatter(
+    name: str, title: str, results: Results, datasets: dict[str, list[Row]], across: tuple[str, Row], y: Row, behind: list[Row]
+) -> Chart | None:
+    """Every checkpoint at its gain and its drop, over what is drawn behind; None where no checkpoint has both."""
+    key, x = across
+    rows = [row for row in datasets["checkpoints"] if row[key] is not None and row["drop"] is not None]
+    if not rows:
+        return None
+    shown = {"x": {"field": key, **x}, "y": {"field": "drop", **y}, "color": _colour(results)}
+    known = {"data": {"name": "checkpoints"}, "transform": [{"filter": f"datum.{key} != null && datum.drop != null"}]}
+    exact = results.gain_key == "gain_exact"
+    layers = [
+        *behind,
+        {
+            **known, "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.22},
+            "encoding": {**shown, "detail": {"field": "arm"}, "order": {"field": "step"}},
         },
         {
-            "mark": {"type": "point", "filled": True, "opacity": 0.9},
+            **known, "name": "marks",
+            "mark": {"type": "point", "filled": True, "opacity": 0.9, "stroke": "var(--paper)", "strokeWidth": 0.6},
             "encoding": {
-                **shared,
-                "shape": {"field": "learning rate", "type": "nominal", "legend": {"orient": "bottom"}},
-                "size": {"condition": {"test": "datum.last", "value": 90}, "value": 25},
+                **shown, "shape": _shape(results), "tooltip": _about_checkpoint(exact),
+                "size": {"condition": {"test": "datum.last", "value": 95}, "value": 30},
             },
         },
-    ]
-    seeds = len({p["seed"] for p in results.points})
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "title": {
-            "text": f"{len(rows)} checkpoints, {seeds} seeds; large marks: last checkpoint of an arm", "fontSize": 12,
-            "fontWeight": "normal",
-        },
-        "data": {"values": rows}, "width": 620, "height": 380, "layer": layers,
-        "config": {"font": "sans-serif", "axis": {"labelFontSize": 12, "titleFontSize": 13}},
+    ]  # fmt: skip
+    missing, seeds = len(datasets["checkpoints"]) - len(rows), len({row["seed"] for row in rows})
+    return Chart(
+        name, title, {"height": 380, "layer": layers},
+        f"Scatter of {len(rows)} checkpoints: gain on {results.spec['target']} to the right, drop on the rest upwards.",
+        f"{counted(len(rows), 'checkpoint')}, {counted(seeds, 'seed')}; large marks: end of training"
+        + (f"; {counted(missing, 'checkpoint')} without a figure" if missing else ""),
+    )  # fmt: skip
+
+
+def matched(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
+    """Drop where methods have gained the same."""
+    if not any(m["drop"] is not None for m in results.matched):
+        return None
+    said = (results.spec.get("primary") or {}).get("at_gain")
+    found: list[Row] = []
+    for gain in sorted({m["gain"] for m in results.matched}):
+        rows = [m for m in results.matched if m["gain"] == gain]
+        if not any(m["drop"] is not None for m in rows):
+            continue
+        declared = " (declared)" if said is not None and abs(gain - said) < 1e-9 else ""
+        found.append({"label": f"gain {100 * gain:g}{declared}", "header": True})
+        found += [
+            {
+                "label": m["method"] + ("" if m["learning_rate"] is None else f"  {rate_label(m['learning_rate'])}"),
+                "method": m["method"], "rate": rate_label(m["learning_rate"]), "drop": _points(m["drop"]),
+                "low": _points(m["ci_low"]), "high": _points(m["ci_high"]), "gain": _points(gain),
+                "right": "" if m["drop"] is not None else m["verdict"],
+            }
+            for m in rows
+        ]  # fmt: skip
+    datasets["matched"] = _placed(found)
+    n = sum(row.get("drop") is not None for row in found)
+    seeds = max((m["seeds"] or 0) for m in results.matched)
+    return Chart(
+        "matched_gain", "What each method had lost when it had gained as much as the others",
+        _interval_rows(results, datasets["matched"], "matched", "drop at equal gain", 105),
+        f"{n} drops at equal gain with 95 % intervals, in rows grouped by the gain.",
+        f"{counted(n, 'drop')} at equal gain, up to {counted(seeds, 'seed')} each; lines: 95 % intervals",
+    )  # fmt: skip
+
+
+def forest(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
+    """Paired drop of every method on every retention benchmark, near ones first."""
+    rows = [row for row in results.per_benchmark if row["drop"] is not None]
+    if not rows:
+        return None
+    shown = rows
+    if len(rows) > MOST_ROWS:
+        benchmarks = {row["benchmark"] for row in rows}
+        each = max(1, MOST_ROWS // len(benchmarks))
+        largest: list[Row] = []
+        for benchmark in benchmarks:
+            largest += sorted((r for r in rows if r["benchmark"] == benchmark), key=lambda r: -abs(r["drop"]))[:each]
+        shown = [row for row in rows if any(row is kept for kept in largest)]
+    found: list[Row] = []
+    for benchmark in dict.fromkeys(row["benchmark"] for row in shown):
+        inside = [row for row in shown if row["benchmark"] == benchmark]
+        nearness = f" ({'near' if inside[0]['near'] else 'far'})" if results.near else ""
+        found.append({"label": benchmark + nearness, "header": True, "right": f"of {inside[0]['n']:,}: lost, gained"})
+        found += [
+            {
+                "label": row["method"] + ("" if row["learning_rate"] is None else f"  {rate_label(row['learning_rate'])}"),
+                "method": row["method"], "rate": rate_label(row["learning_rate"]), "benchmark": benchmark,
+                "drop": _points(row["drop"]), "low": _points(row["low"]), "high": _points(row["high"]),
+                "right": "" if row["lost"] is None else f"{row['lost']}, {row['gained']}",
+            }
+            for row in inside
+        ]  # fmt: skip
+    datasets["benchmarks"] = _placed(found)
+    cut = f" of {len(rows)}, the largest of each benchmark; the table has all" if len(shown) < len(rows) else ""
+    seeds = max(row["seeds"] for row in rows)
+    return Chart(
+        "benchmarks", "Drop of every method on every benchmark",
+        _interval_rows(results, datasets["benchmarks"], "benchmarks", "drop", 120),
+        f"{len(shown)} paired drops with 95 % intervals, in rows grouped by benchmark.",
+        f"{counted(len(shown), 'paired drop')}{cut}, {counted(seeds, 'seed')} each; lines: 95 % intervals; right: questions "
+        "lost and gained, all seeds together",
+    )  # fmt: skip
+
+
+def curve(results: Results, datasets: dict[str, list[Row]], key: str, title: str) -> Chart | None:
+    """Gain or drop over the updates: means over seeds, every seed faintly behind."""
+    rows = [row for row in datasets["cells"] if row[key] is not None]
+    if len({row["step"] for row in rows}) < 2:
+        return None
+    about = f"{key} on {results.spec['target'] if key == 'gain' else 'the rest'} (points)"
+    y: Row = {"field": key, "type": "quantitative", "title": about}
+    if key == "drop":
+        y |= _symlog(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)
+    x = {
+        "field": "step", "type": "quantitative", "title": "update (log scale)",
+        "scale": {"type": "log", "nice": False}, "axis": {"values": sorted({row["step"] for row in rows if row["step"] > 0}),
+        "format": "d",
+        "labelOverlap": "greedy"},
     }  # fmt: skip
-    return str(vl_convert.vegalite_to_svg(spec, vl_version="5.20"))
+    known = {"filter": f"datum.{key} != null && datum.step > 0"}
+    shown = {"x": x, "y": y}
+    layers = [
+        _rule("y", 0),
+        {
+            "data": {"name": "checkpoints"}, "transform": [known], "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.2},
+            "encoding": {**shown, "color": _colour(results), "detail": {"field": "arm"}},
+        },
+        {
+            "data": {"name": "cells"}, "transform": [known], "mark": {"type": "line", "strokeWidth": 2},
+            "encoding": {**shown, "color": _colour(results), "detail": {"field": "cell"}},
+        },
+        {
+            "data": {"name": "cells"}, "transform": [known], "name": "marks", "mark": {"type": "point", "filled": True,
+            "opacity": 1, "size": 45},
+            "encoding": {
+                **shown, "color": _colour(results), "shape": _shape(results),
+                "tooltip": [
+                    {"field": "method", "title": "method"}, {"field": "rate", "title": "learning rate"},
+                    {"field": "step", "title": "update"}, {"field": key, "title": f"{key}, mean (points)", "format": "+.1f"},
+                    {"field": "seeds", "title": "seeds"},
+                ],
+            },
+        },
+    ]  # fmt: skip
+    seeds = len({p["seed"] for p in results.points})
+    return Chart(
+        f"{key}_over_training", title, {"height": 260, "layer": layers},
+        f"Lines of the mean {key} of each method and learning rate over {len({row['step'] for row in rows})} updates.",
+        f"{counted(len(rows), 'mean')} over up to {counted(seeds, 'seed')}; thin lines: single seeds",
+    )  # fmt: skip
+
+
+def law(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
+    """Drop by forward KL, with the quadratic fit."""
+    rows = [row for row in datasets["checkpoints"] if row["kl"] is not None and row["drop"] is not None]
+    if not rows:
+        return None
+    top = max(row["kl"] for row in rows)
+    x = {
+        "field": "kl", "type": "quantitative", "title": "forward KL to the base on target prompts (nats per token, compressed)",
+        "scale": {"type": "symlog", "constant": 0.02, "nice": False, "domain": [0, top * 1.05 or 1]},
+        "axis": {"values": [tick for tick in KL_TICKS if tick <= top], "labelOverlap": "greedy", "format": "~g"},
+    }  # fmt: skip
+    y = {
+        "field": "drop", "type": "quantitative", "title": "drop on the rest (points)",
+        **_symlog([row["drop"] for row in (*rows, *datasets["kl_fit"])]),
+    }  # fmt: skip
+    layers: list[Row] = [_rule("y", 0)]
+    if datasets["kl_fit"]:
+        layers.append({
+            "data": {"name": "kl_fit"}, "mark": {"type": "line", "color": "var(--ink)", "strokeWidth": 1.5, "clip": True},
+            "encoding": {"x": x, "y": y, "order": {"field": "kl"}},
+        })  # fmt: skip
+    layers.append({
+        "data": {"name": "checkpoints"}, "transform": [{"filter": "datum.kl != null && datum.drop != null"}], "name": "marks",
+        "mark": {"type": "point", "filled": True, "opacity": 0.85, "size": 45},
+        "encoding": {"x": x, "y": y, "color": _colour(results), "shape": _shape(results), "tooltip": _about_checkpoint(False)},
+    })  # fmt: skip
+    arms = len({row["arm"] for row in rows})
+    return Chart(
+        "kl_law", "Does the distance in words explain the drop?", {"height": 320, "layer": layers},
+        f"Scatter of {len(rows)} checkpoints: forward KL to the base to the right, drop upwards, with a quadratic fit.",
+        f"{counted(len(rows), 'checkpoint')} of {counted(arms, 'arm')}"
+        + ("; line: quadratic fit" if datasets["kl_fit"] else ""),
+    )  # fmt: skip
+
+
+# What they share
+
+
+def _interval_rows(results: Results, rows: list[Row], data: str, title: str, room: int) -> dict[str, Any]:
+    """A forest: a row per interval under the header of its group, with text at the right."""
+    known = [row for row in rows if row.get("drop") is not None]
+    values = [row[key] for row in known for key in ("drop", "low", "high") if row[key] is not None]
+    x = {"type": "quantitative", "title": f"{title} (points, compressed beyond 1)", **_symlog(values)}
+    y: Row = {
+        "field": "row", "type": "nominal", "title": None, "sort": None, "scale": {"domain": [row["row"] for row in rows]},
+        "axis": {
+            "labelExpr": "slice(datum.label, 5)", "labelLimit": 190, "ticks": False, "domain": False, "grid": False,
+            "labelFontWeight": {"condition": {"test": "slice(datum.value, 4, 5) == '#'", "value": "bold"}, "value": "normal"},
+            "labelColor": {"condition": {"test": "slice(datum.value, 4, 5) == '#'", "value": "var(--ink)"},
+            "value": "var(--soft)"},
+        },
+    }  # fmt: skip
+    drawn = [{"filter": "datum.drop != null"}]
+    layers = [
+        _rule("x", 0),
+        {
+            "transform": [*drawn, {"filter": "datum.low != null"}], "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.75},
+            "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y, "color": _colour(results)},
+        },
+        {
+            "transform": drawn, "name": "marks", "mark": {"type": "point", "filled": True, "opacity": 1, "size": 60},
+            "encoding": {
+                "x": {"field": "drop", **x}, "y": y, "color": _colour(results), "shape": _shape(results),
+                "tooltip": [
+                    {"field": "method", "title": "method"}, {"field": "rate", "title": "learning rate"},
+                    *([{"field": "benchmark", "title": "benchmark"}] if data == "benchmarks" else [{"field": "gain",
+                    "title": "gain"}]),
+                    {"field": "drop", "title": "drop (points)", "format": "+.1f"},
+                    {"field": "low", "title": "95 % interval from", "format": "+.1f"},
+                    {"field": "high", "title": "to", "format": "+.1f"},
+                    *([{"field": "right", "title": "lost, gained"}] if data == "benchmarks" else []),
+                ],
+            },
+        },
+        {
+            "mark": {"type": "text", "align": "left", "dx": 8, "fontSize": 11, "color": "var(--soft)"},
+            "encoding": {"x": {"value": "width"}, "y": y, "text": {"field": "right"}},
+        },
+    ]  # fmt: skip
+    return {"data": {"name": data}, "height": 17 * len(rows), "padding": {"left": 5, "top": 5, "bottom": 5, "right": room},
+            "usermeta": {"narrow": {"labelLimit": 112, "padding": 5}}, "layer": layers}  # fmt: skip
+
+
+def _placed(rows: list[Row]) -> list[Row]:
+    """Rows with a key that keeps their order and is their label from the sixth character on; headers have `#` before it."""
+    return [
+        {**row, "row": f"{i:04d}{'#' if row.get('header') else ' '}{row['label']}", "right": row.get("right", "")}
+        for i, row in enumerate(rows)
+    ]
+
+
+def _drop_axis(values: Iterable[float]) -> Row:
+    return {"type": "quantitative", "title": "drop on the rest (points, compressed beyond 1)", **_symlog(values)}
+
+
+def _colour(results: Results) -> Row:
+    used = list(results.places)
+    scale = {"domain": used, "range": [f"var(--m{results.places[method]})" for method in used]}
+    if extra := sorted({m["method"] for m in results.matched} - set(used)):
+        scale = {"domain": [*scale["domain"], *extra], "range": [*scale["range"], *(GREY for _ in extra)]}
+    legend = {"symbolType": "circle", "symbolStrokeWidth": 0}
+    return {"field": "method", "type": "nominal", "title": None, "scale": scale, "legend": legend}
+
+
+def _shape(results: Results) -> Row:
+    found = shapes(p["learning_rate"] for p in results.points)
+    scale = {"domain": list(found), "range": list(found.values())}
+    return {"field": "rate", "type": "nominal", "title": "learning rate", "scale": scale}
+
+
+def _symlog(values: Iterable[float]) -> Row:
+    """A scale that is linear up to 1 point and compressed beyond, with its ticks."""
+    known = [*values]
+    low, high = min([-1.0, *known]), max([1.0, *known])
+    low, high = low - 0.15 * abs(low), high + 0.25 * abs(high)
+    ticks = sorted({0, *(t for t in TICKS if t <= high), *(-t for t in TICKS if -t >= low)})
+    return {
+        "scale": {"type": "symlog", "constant": 1, "domain": [round(low, 3), round(high, 3)], "nice": False},
+        "axis": {"values": ticks, "labelOverlap": "greedy", "format": "d"},
+    }
+
+
+def _zero_lines() -> list[Row]:
+    return [_rule("x", 0), _rule("y", 0)]
+
+
+def _rule(axis: str, at: float, **style: Any) -> Row:
+    """A line across the chart, at one place of an axis."""
+    mark = {"type": "rule", "color": GREY, "strokeDash": [3, 3], "aria": False, **style}
+    return {"data": {"values": [{}]}, "mark": mark, "encoding": {axis: {"datum": at}}}
+
+
+def _declared_gain(results: Results) -> list[Row]:
+    """A line where the study compares, if it compares at a gain."""
+    said = (results.spec.get("primary") or {}).get("at_gain")
+    if said is None:
+        return []
+    at = {"x": {"datum": 100 * said}}
+    return [
+        _rule("x", 100 * said, color="var(--ink)", strokeDash=[1, 0]),
+        {
+            "data": {"values": [{}]}, "mark": {"type": "text", "align": "left", "dx": 4, "y": 8, "fontSize": 11,
+            "text": f"compared at {points(said)}"},
+            "encoding": at,
+        },
+    ]  # fmt: skip
+
+
+def _about_checkpoint(exact: bool) -> list[Row]:
+    return [
+        {"field": "method", "title": "method"}, {"field": "rate", "title": "learning rate"}, {"field": "seed", "title": "seed"},
+        {"field": "step", "title": "update"}, {"field": "gain", "title": "gain (points)", "format": "+.1f"},
+        *([{"field": "exact", "title": "gain, exact score (points)", "format": "+.1f"}] if exact else []),
+        {"field": "drop", "title": "drop (points)", "format": "+.1f"},
+        {"field": "far", "title": "drop, far benchmarks only (points)", "format": "+.1f"},
+        {"field": "kl", "title": "forward KL (nats per token)", "format": ".3f"},
+    ]  # fmt: skip
+
+
+def _points(value: float | None) -> float | None:
+    return None if value is None else round(100 * value, 4)
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _mean(rows: list[Row], key: str) -> float | None:
+    known = [row[key] for row in rows if row[key] is not None]
+    return _points(fmean(known)) if known else None

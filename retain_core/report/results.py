@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import duckdb
 
+from retain_core.analysis.contrasts import DEFAULT_MARGIN
 from retain_core.errors import InputError
+from retain_core.report.palette import places
 from retain_core.stats.crossed import near_edge
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#555555", "#B8A000")
-"""Okabe and Ito's colours without black and yellow on white, then three more; told apart by the colour-blind."""
-
 
 _OVER_BASES = 'SELECT * FROM over_bases WHERE "primary" AND bases > 1 AND list_contains(studies, ?)'
 _SEQUENCES = "SELECT * FROM sequence_summary WHERE study = ? AND metric = 'primary'"
@@ -29,6 +29,24 @@ WHERE a.study = $1 AND c.alpha IS NULL AND b.role = 'retention' AND m.role <> 'c
 GROUP BY m.method, m.learning_rate
 """
 """Means over seeds and retention benchmarks at the last checkpoints; the base first."""
+_PER_BENCHMARK = """
+WITH last AS (SELECT arm, max(step) AS step FROM checkpoints WHERE study = $1 AND alpha IS NULL GROUP BY arm),
+cell AS (
+    SELECT f.method, f.learning_rate, f.benchmark, any_value(f.near) AS near, any_value(f.n) AS n, count(*) AS seeds,
+           any_value(f.base_score) AS base_score, avg(f.score) AS score, avg(f."drop") AS "drop",
+           CAST(sum(f.lost) AS BIGINT) AS lost, CAST(sum(f.gained) AS BIGINT) AS gained,
+           CASE WHEN count(*) = 1 THEN any_value(f.ci_low) END AS item_low,
+           CASE WHEN count(*) = 1 THEN any_value(f.ci_high) END AS item_high
+    FROM forgetting f JOIN last USING (arm, step) JOIN arms a USING (arm)
+    JOIN study_benchmarks b ON b.study = f.study AND b.benchmark = f.benchmark AND b.metric = f.metric
+    WHERE f.study = $1 AND a.role = 'method' AND a.status = 'done' GROUP BY f.method, f.learning_rate, f.benchmark
+)
+SELECT c.* EXCLUDE (item_low, item_high), coalesce(i.low, item_low) AS low, coalesce(i.high, item_high) AS high
+FROM cell c LEFT JOIN intervals i
+  ON i.study = $1 AND i.method = c.method AND i.learning_rate IS NOT DISTINCT FROM c.learning_rate
+     AND i.quantity = 'drop/' || c.benchmark
+"""
+"""Every retention benchmark at the last checkpoints: mean drop over seeds with its interval, flips summed over seeds."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +74,35 @@ class Results:
     law: list[dict[str, Any]]
     floor: list[dict[str, Any]]
     audits: list[dict[str, Any]]
+    per_benchmark: list[dict[str, Any]]
+    """Mean drop of every method and learning rate on every retention benchmark, with its flips."""
+    pareto: list[dict[str, Any]]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Method -> place of its colour, by the order in the study file: the same everywhere."""
+        return places([*(m["label"] for m in self.spec["methods"]), *(p["method"] for p in self.points)])
 
     @property
-    def colors(self) -> dict[str, str]:
-        """Method -> colour, by the order in the study file: the same everywhere."""
-        labels = list(dict.fromkeys(m["method"] for m in self.methods))
-        return {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
+    def gain_key(self) -> str:
+        """The gain at which methods are compared: the exact one where there is an exact score."""
+        return "gain_exact" if any(p["gain_exact"] is not None for p in self.points) else "gain"
+
+    @property
+    def margin(self) -> float:
+        """The difference that the study calls none, as a fraction."""
+        said = self.spec.get("primary")
+        return float(said["margin"]) if said else DEFAULT_MARGIN
+
+    @property
+    def near(self) -> list[str]:
+        """Retention benchmarks that share symbols or format with the target."""
+        return [b["benchmark"] for b in self.spec["retention"] if b["near"]]
 
     @property
     def targets(self) -> str:
-        """What was taught, in order."""
-        return ", then ".join([self.spec["target"], *self.spec.get("then", [])])
+        """What was taught, in order; empty where nothing was."""
+        return ", then ".join(target for target in (self.spec["target"], *self.spec.get("then", [])) if target)
 
     @property
     def unfinished(self) -> list[dict[str, Any]]:
@@ -95,7 +131,8 @@ def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
     summary.sort(key=lambda row: (order.get(row["method"], 99), row["learning_rate"] or 0.0))
     controls = _rows(con, "SELECT * FROM controls WHERE study = ?", study)
     controls.sort(key=lambda row: order.get(row["control"], 99))
-    scores = """SELECT s.benchmark, b.role, b.near, s.metric, s.n, s.score, s.stderr, s.metric = b.metric AS "primary"
+    scores = """SELECT s.benchmark, b.role, b.near, s.metric, s.n, s.clusters, b.choices, s.score, s.stderr,
+                       s.metric = b.metric AS "primary"
                 FROM scores s JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
                 WHERE s.study = ? AND s.checkpoint = s.study || '/base' ORDER BY b.stage, b.role DESC, s.benchmark, s.metric"""
     return Results(
@@ -118,10 +155,29 @@ def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
         law=_rows(con, "SELECT * FROM kl_law WHERE study = ?", study),
         floor=_rows(con, "SELECT * FROM noise_floor WHERE study = ? ORDER BY benchmark, metric", study),
         audits=sorted(_rows(con, _AUDITS, study), key=lambda row: (order.get(row["method"], -1), row["learning_rate"] or 0.0)),
+        per_benchmark=_by_benchmark(_rows(con, _PER_BENCHMARK, study), spec, order),
+        pareto=_rows(con, "SELECT * FROM pareto WHERE study = ? ORDER BY method, learning_rate, step", study),
     )
+
+
+def _by_benchmark(rows: list[dict[str, Any]], spec: dict[str, Any], order: dict[str, int]) -> list[dict[str, Any]]:
+    """Near benchmarks first, then as in the study file; inside one as the methods stand there."""
+    told = {b["benchmark"]: i for i, b in enumerate(spec["retention"])}
+    return sorted(
+        rows,
+        key=lambda row: (
+            not row["near"], told.get(row["benchmark"], 99), row["benchmark"], order.get(row["method"], 99), row["method"],
+            row["learning_rate"] or 0.0,
+        ),
+    )  # fmt: skip
 
 
 def _rows(con: duckdb.DuckDBPyConnection, sql: str, study: str) -> list[dict[str, Any]]:
     found = con.execute(sql, [study])
     names = [d[0] for d in found.description or []]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return [dict(zip(names, map(_known, row), strict=True)) for row in found.fetchall()]
+
+
+def _known(value: Any) -> Any:
+    """What is not a number is not known."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

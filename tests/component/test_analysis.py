@@ -716,9 +716,9 @@ def test_the_page_shows_verdict_reason_and_matched_gains(again, made, tmp_path):
     assert '<b class="word">supported</b>' in page
     assert "Drop of <b>harmful</b> minus drop of <b>harmless</b> at gain=0.1" in page
     assert "Declared 2030-01-01 00:00:00 UTC, before training" in page
-    table = page.split("Drop at matched gain")[1].split("</table>")[0]
+    table = page.split('id="table-matched_gain"')[1].split("</table>")[0]
     assert table.count("<tr>") == 1 + 7 * 4
-    for words in ("not reached", "too noisy", "(edge of the grid)"):
+    for words in ("not reached", "too noisy", "rate at the edge of the grid"):
         assert words in table
     assert "within 5 points of 0 or 1" not in page
     analyse_again(

@@ -197,8 +197,8 @@ def test_the_page_of_the_smoke_study_says_why_there_is_no_verdict(finished_home,
     assert f'<b class="word">withheld</b> (control {missing} was not run)' in page
     assert "Drop of <b>grpo</b> minus drop of <b>sft</b> at last" in page
     assert "this seed only" in page or "these seeds only" in page
-    assert "Drop at matched gain" in page
-    assert page.split("Noise floor")[1].split("</table>")[0].count("<tr>") == 1 + 5
+    assert 'id="table-matched_gain"' in page
+    assert page.split('id="table-noise_floor"')[1].split("</table>")[0].count("<tr>") == 1 + 5
     with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as con:
         near = [
             s for (s,) in con.execute("SELECT score FROM scores WHERE checkpoint = 'smoke/base' AND metric = 'acc'").fetchall()

@@ -357,8 +357,10 @@ def test_hostile_names_are_data(home, pair):
     (row,) = ask(home, "SELECT DISTINCT benchmark FROM forgetting")
     assert row["benchmark"] == HOSTILE
     page = (home / "reports" / "pets" / "index.html").read_text()
-    assert "<img" not in page
-    assert "&lt;img" in page
+    shown = page.split("<script")[0]
+    assert "<img" not in shown
+    assert "&lt;img" in shown
+    assert HOSTILE not in page, "not in the page's data either"
     assert "{{ 7*7 }}" in page
     assert {p.name for p in home.parent.iterdir()} == {"home", "files"}
     assert json.loads(sql_text("SELECT count(*) AS n FROM arms", "json")) == [{"n": 2}]
@@ -382,7 +384,6 @@ def test_the_page_of_an_imported_study(home):
     page = (home / "reports" / "pets" / "index.html").read_text()
     assert "What did teaching sums cost?" in page
     assert "declares no contrast" in page
-    assert "+28" not in page.split("Every method")[0]
     line = next(part for part in page.split("<tr>") if "</span>tuned<td" in part)
     assert "-52.1" in line
     both(EXAMPLES / "base", EXAMPLES / "tuned", study="plain")

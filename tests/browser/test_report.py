@@ -1,0 +1,345 @@
+"""The study's page in a browser: what it says is what SQL says, and everybody can read it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from retain_core.arms import rate_text
+from retain_core.report.build import write_report
+from tests.browser.conftest import Watched
+from tests.synthetic import METHODS, fill, made_scores
+
+pytestmark = pytest.mark.browser
+
+CHARTS = ("gain_drop", "matched_gain", "benchmarks", "gain_over_training", "drop_over_training", "kl_law")
+RTL = "\u05e9\u05dc\u05d5\u05dd \U0001f469\u200d\U0001f680"
+EVIL = "<img src=x onerror=window.evil=1></script><script>window.evil=2</script>"
+PRIMARY = {"contrast": ["harmful", "harmless"], "predict": ">", "at_gain": 0.1, "at": None, "margin": 0.02, "looks": 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A home with a made-up study whose changed answers have texts, one of them hostile."""
+    home = tmp_path_factory.mktemp("report")
+    methods = {name: METHODS[name] for name in ("harmful", "harmless", "dear")}
+    scores = made_scores(methods, seeds=(0, 1), primary=PRIMARY, controls=True, base="lab/made")
+    with fill(home / "warehouse.duckdb", scores, texts=True) as con:
+        con.execute("UPDATE flipped SET base_response = 'before ' || item, response = 'after ' || item")
+        con.execute("UPDATE flipped SET response = ? WHERE item = (SELECT min(item) FROM flipped)", [EVIL])
+        con.execute("UPDATE flipped SET base_response = ? WHERE item = (SELECT min(item) FROM flipped)", [RTL])
+    write_report(home / "warehouse.duckdb", home / "reports", "made")
+    return home
+
+
+@pytest.fixture
+def opened(made, watched: Watched) -> Page:
+    """The page with all its charts drawn."""
+    return drawn(watched.open(made / "reports" / "made" / "index.html"))
+
+
+def drawn(page: Page) -> Page:
+    page.wait_for_selector("body[data-drawn=yes]")
+    return page
+
+
+def rows(warehouse: Path, sql: str) -> list[dict[str, Any]]:
+    with duckdb.connect(str(warehouse), read_only=True) as con:
+        found = con.execute(sql)
+        names = [d[0] for d in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def signed(value: float | None) -> str:
+    return "-" if value is None else f"{round(value * 100, 1) + 0.0:+.1f}"
+
+
+def three(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def or_empty(form: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda value: "" if value is None else form(value)
+
+
+WRITTEN: dict[str, Callable[..., str]] = {
+    "text": or_empty(str), "long": or_empty(str), "method": or_empty(str), "code": or_empty(str), "rate": or_empty(rate_text),
+    "points": signed, "each": lambda values: ", ".join(map(signed, values)), "number": three,
+    "percent": or_empty(lambda v: f"{v * 100:.1f}"),
+    "interval": lambda low, high: "" if low is None else f"[{signed(low)}, {signed(high)}]",
+    "numbers": lambda low, high: "" if low is None else f"[{three(low)}, {three(high)}]",
+    "count": or_empty(lambda v: f"{v:,}"), "p": or_empty(lambda p: "< 0.0001" if p < 0.0001 else f"{p:.4f}"),
+    "score": or_empty(lambda v: f"{v:.4f}"), "tiny_points": or_empty(lambda v: f"{v * 100:.4f}"),
+    "yes": or_empty(lambda v: "yes" if v else "no"), "passed": lambda v: "not run" if v is None else "yes" if v else "no",
+}  # fmt: skip
+"""How the page must write a value, written down a second time."""
+LAST = "(arm, step) IN (SELECT arm, max(step) FROM checkpoints GROUP BY arm)"
+RELATIONS = {
+    "methods": "FROM method_summary WHERE role = 'method'",
+    "primary_benchmarks": "FROM contrast_benchmarks",
+    "matched_gain": "FROM matched_gain",
+    "contrasts": 'FROM contrasts WHERE NOT "primary"',
+    "kl_law": "FROM kl_law",
+    "controls": "FROM controls",
+    "base": "SELECT s.*, role, near FROM scores s JOIN study_benchmarks b USING (study, benchmark) WHERE arm = 'made/base'",
+    "per_benchmark": f"""SELECT f.*, i.low, i.high FROM (
+        SELECT benchmark, any_value(near) AS near, method, learning_rate, any_value(n) AS n, count(*) AS seeds,
+               any_value(base_score) AS base_score, avg(score) AS score, avg("drop") AS "drop", sum(lost)::BIGINT AS lost,
+               sum(gained)::BIGINT AS gained
+        FROM forgetting JOIN arms USING (study, arm, method, learning_rate) WHERE role = 'method' AND {LAST}
+        GROUP BY benchmark, method, learning_rate) f
+        JOIN intervals i USING (method, learning_rate) WHERE i.quantity = 'drop/' || f.benchmark""",
+}
+"""Where the rows of every table with figures come from, asked without the code of the page."""
+UNASKED = {"power", "settings", "provenance", "ledger", "audits", "noise_floor", "sequences"}
+"""Text, or not in this study."""
+
+
+def check_tables(page: Page, warehouse: Path) -> int:
+    """Every cell of every table with figures is what SQL says. Returns how many cells."""
+    tables = page.eval_on_selector_all("table", """tables => tables.map(t => ({
+        name: t.id.slice(6),
+        columns: [...t.querySelectorAll("th")].map(h => [h.dataset.keys.split(","), h.dataset.kind]),
+        cells: [...t.querySelectorAll("tbody tr")].map(r => [...r.cells].map(c => c.textContent)),
+    }))""")  # fmt: skip
+    assert {table["name"] for table in tables} <= set(RELATIONS) | UNASKED
+    assert set(RELATIONS) <= {table["name"] for table in tables}
+    seen = 0
+    for table in tables:
+        if table["name"] in RELATIONS:
+            known = [
+                [WRITTEN[kind](*(row[key] for key in keys)) for keys, kind in table["columns"]]
+                for row in rows(warehouse, RELATIONS[table["name"]])
+            ]
+            assert sorted(table["cells"]) == sorted(known), table["name"]
+            seen += sum(map(len, table["cells"]))
+    return seen
+
+
+def marks(page: Page, chart: str) -> list[dict[str, Any]]:
+    """What every point of a chart was drawn from, and whether it stands where its scale puts those figures."""
+    return page.evaluate(
+        """([chart]) => [...document.querySelectorAll(`[data-chart=${chart}] .mark-symbol path`)].map(path => {
+            const item = path.__data__, view = window.views[chart], d = item.datum;
+            const field = { gain_drop: "x", kl_law: "kl", gain_over_training: "step",
+            drop_over_training: "step" }[chart] || "drop";
+            return { ...Object.fromEntries(Object.entries(d).filter(([, v]) => typeof v !== "object")),
+                     off: Math.abs(view.scale("x")(d[field]) - item.x) };
+        })""",
+        [chart],
+    )
+
+
+def check_charts(page: Page, warehouse: Path) -> None:
+    """At least ten marks of every chart stand for rows of SQL, and where they should."""
+    points = {(p["arm"], p["step"]): p for p in rows(warehouse, "FROM gain_drop WHERE role = 'method'")}
+    means = {
+        (p["method"], rate_text(p["learning_rate"]), p["step"]): p
+        for p in rows(
+            warehouse,
+            """SELECT method, learning_rate, step, avg(gain) AS gain, avg("drop") AS "drop" FROM gain_drop WHERE role = 'method'
+            GROUP BY ALL""",
+        )
+    }
+    matched = {(m["method"], round(100 * m["gain"], 6)): m for m in rows(warehouse, "FROM matched_gain")}
+    forest = {
+        (f["method"], rate_text(f["learning_rate"]), f["benchmark"]): f for f in rows(warehouse, RELATIONS["per_benchmark"])
+    }
+    for chart in CHARTS:
+        found = marks(page, chart)
+        assert len(found) >= min(10, len(matched)), chart
+        for mark in found:
+            assert mark["off"] < 0.01, chart
+            if chart in ("gain_drop", "kl_law"):
+                row = points[mark["arm"], mark["step"]]
+                pairs = [
+                    (mark["gain"], 100 * row["gain"]),
+                    (mark["x"], 100 * row["gain_exact"]),
+                    (mark["drop"], 100 * row["drop"]),
+                    (mark["kl"], row["kl_forward"]),
+                ]
+            elif chart == "matched_gain":
+                row = matched[mark["method"], mark["gain"]]
+                pairs = [
+                    (mark[key], 100 * row[name]) for key, name in (("drop", "drop"), ("low", "ci_low"), ("high", "ci_high"))
+                ]
+            elif chart == "benchmarks":
+                row = forest[mark["method"], mark["rate"], mark["benchmark"]]
+                pairs = [(mark[key], 100 * row[key]) for key in ("drop", "low", "high")]
+                assert mark["right"] == f"{row['lost']}, {row['gained']}"
+            else:
+                row = means[mark["method"], mark["rate"], mark["step"]]
+                pairs = [(mark[key], 100 * row[key]) for key in ("gain", "drop")]
+            for shown, known in pairs:
+                assert shown == pytest.approx(known, abs=1e-3, rel=1e-3), (chart, mark)
+    assert len(marks(page, "gain_drop")) == len(points)
+
+
+def check_headline(page: Page, warehouse: Path) -> str:
+    (p,) = rows(warehouse, 'FROM contrasts WHERE "primary"')
+    said = page.locator("#answer").inner_text()
+    assert f"{abs(100 * p['diff']):.1f} points {'more' if p['diff'] > 0 else 'less'} than" in said
+    for end in (p["ci_low"], p["ci_high"]):
+        assert f"{abs(100 * end):.1f}" in said
+    assert page.locator(".chip").first.inner_text() == p["verdict"]
+    return said
+
+
+def test_the_page_opens_alone_and_without_an_error(finished_home, watched: Watched):
+    page = drawn(watched.open(next((finished_home / "reports").glob("*/index.html"))))
+    assert page.locator("h1").inner_text().startswith("What did teaching")
+    assert (watched.errors, watched.outside) == ([], [])
+
+
+def test_the_page_is_what_sql_says_and_follows_it(made, opened: Page, watched: Watched, tmp_path):
+    warehouse = made / "warehouse.duckdb"
+    assert check_tables(opened, warehouse) > 400
+    check_charts(opened, warehouse)
+    before = check_headline(opened, warehouse)
+    changed = Path(shutil.copy(warehouse, tmp_path / "warehouse.duckdb"))
+    with duckdb.connect(str(changed)) as con:
+        con.execute('UPDATE comparisons SET "drop" = "drop" + 0.0321, score = score - 0.0321')
+        con.execute(
+            'UPDATE contrasts SET diff = diff + 0.111, ci_low = ci_low + 0.111, ci_high = ci_high + 0.111 WHERE "primary"'
+        )
+        con.execute('UPDATE matched SET "drop" = "drop" + 0.05')
+    drawn(watched.open(write_report(changed, tmp_path, "made")))
+    check_tables(opened, changed)
+    check_charts(opened, changed)
+    assert check_headline(opened, changed) != before
+    with pytest.raises(AssertionError):
+        check_tables(opened, warehouse)
+    assert (watched.errors, watched.outside) == ([], [])
+
+
+def test_nothing_is_injected_and_nothing_can_be_fetched(opened: Page, watched: Watched):
+    assert opened.evaluate("window.evil") is None
+    assert opened.evaluate("document.images.length") == 0
+    opened.locator("#f-text").fill("onerror=window")
+    assert EVIL in opened.locator(".item").first.inner_text()
+    assert RTL in opened.locator(".item").first.inner_text()
+    assert opened.locator(".item dd").first.get_attribute("dir") == "auto"
+    assert (opened.evaluate("window.evil"), watched.errors) == (None, [])
+    assert opened.evaluate("fetch('data:text/plain,x').then(() => 'out').catch(() => 'refused')") == "refused"
+    opened.evaluate("document.head.append(Object.assign(document.createElement('script'), {textContent: 'window.evil = 3'}))")
+    assert opened.evaluate("window.evil") is None, "a script that the page did not come with has run"
+
+
+def test_changed_answers_are_found(made, opened: Page):
+    known = rows(
+        made / "warehouse.duckdb",
+        f"""SELECT item FROM flips JOIN checkpoints USING (study, arm, checkpoint) JOIN arms USING (study, arm)
+        WHERE role = 'method' AND benchmark = 'places' AND method = 'dear' AND direction = 'lost' AND {LAST}""",
+    )
+    for field, value in (("benchmark", "places"), ("method", "dear"), ("direction", "lost")):
+        opened.locator(f"#f-{field}").select_option(value)
+    count = opened.locator("#items-count")
+    assert count.inner_text().startswith(f"n: {len(known)} changed answers, page 1 of ")
+    assert opened.locator(".item").count() == min(20, len(known))
+    assert {h.split("\n")[0][:20] for h in opened.locator(".item h3").all_inner_texts()} == {"lost · places · dear"}
+    opened.locator("#items-after").click()
+    assert "page 2 of" in count.inner_text()
+    opened.locator("#f-text").fill(f"after {known[0]['item']}")
+    shown = opened.locator(".item").all_inner_texts()
+    assert shown
+    assert all(f"before {known[0]['item']}" in text for text in shown)
+    opened.locator("#f-text").fill("no such words")
+    assert count.inner_text() == "n: 0, nothing matches"
+
+
+def test_the_keyboard_reaches_everything(opened: Page):
+    opened.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+    wanted = opened.evaluate(
+        "document.querySelectorAll('a, button:not(:disabled), input, select, summary, [tabindex=\"0\"]').length"
+    )
+    reached = opened.evaluate("[]")
+    for _ in range(wanted + 2):
+        opened.keyboard.press("Tab")
+        reached.append(
+            opened.evaluate(
+                "(e => e.id || e.dataset.chart || e.getAttribute('aria-label') || e.textContent)(document.activeElement)"
+            )
+        )
+    for name in (*CHARTS, "Gain and drop of every method", "f-text", "f-direction", "items-after", "Controls"):
+        assert name in reached, name
+    assert opened.locator("#tip").is_hidden()
+    opened.locator("[data-chart=gain_drop]").focus()
+    told = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "End"):
+        opened.keyboard.press(key)
+        told.append(opened.locator("#tip").inner_text())
+    assert told[0] == told[2] != told[1]
+    for word in ("method", "learning rate", "seed", "update", "drop (points)", "forward KL"):
+        assert word in told[3]
+    opened.keyboard.press("Escape")
+    assert opened.locator("#tip").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_meets_wcag_aa(made, chromium: Browser, scheme):
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto((made / "reports" / "made" / "index.html").as_uri())
+    drawn(page)
+    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+    context.close()
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_a_phone_has_no_sideways_scroll(made, chromium: Browser):
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto((made / "reports" / "made" / "index.html").as_uri())
+    drawn(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert (
+        page.evaluate("Math.max(...[...document.querySelectorAll('.plot svg')].map(s => s.getBoundingClientRect().right))")
+        <= 390
+    )
+    assert all(len(marks(page, chart)) for chart in CHARTS)
+    context.close()
+
+
+def test_paper_has_every_section_and_charts_that_fit(opened: Page, tmp_path):
+    titles = opened.locator("section h2").all_inner_texts()
+    assert len(titles) > 10
+    printed = opened.pdf(path=tmp_path / "paper.pdf", format="A4", outline=True, tagged=True)
+    text = printed.replace(b"\\(", b"(").replace(b"\\)", b")")
+    for title in titles:
+        assert f"({title})".encode() in text or title.encode("utf-16-be") in text, title
+    opened.set_viewport_size({"width": 718, "height": 1000})
+    opened.emulate_media(media="print")
+    opened.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert opened.locator("details:not([open])").count() == 0
+    boxes = opened.eval_on_selector_all(
+        ".plot svg", "all => all.map(s => [s.getBoundingClientRect().right, s.getBoundingClientRect().height])"
+    )
+    assert len(boxes) == len(CHARTS)
+    assert all(right <= 719 and 50 < height <= 980 for right, height in boxes)
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    opened.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert opened.locator("details:not([open])").count() > 0
+
+
+def test_every_chart_says_its_n_and_its_units(opened: Page):
+    for chart in CHARTS:
+        figure = opened.locator(f"#chart-{chart}")
+        assert figure.locator("p.n").inner_text().startswith("n: ")
+        titles = figure.locator(".mark-text.role-axis-title text").all_text_contents()
+        assert titles
+        assert all(any(unit in title for unit in ("points", "nats", "update")) for title in titles), titles
+    assert json.loads(opened.locator("#data").text_content())["datasets"].keys() >= {
+        "checkpoints",
+        "cells",
+        "matched",
+        "benchmarks",
+    }
