@@ -325,6 +325,7 @@ def test_paper_has_every_section_and_charts_that_fit(opened: Page, tmp_path):
     )
     assert len(boxes) == len(CHARTS)
     assert all(right <= 719 and 50 < height <= 980 for right, height in boxes)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 719
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     opened.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert opened.locator("details:not([open])").count() > 0
