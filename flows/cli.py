@@ -105,7 +105,7 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
 ) -> None:
     """What did model B lose against model A? Paired, from the answers of both; nothing is trained or run."""
-    from retain_core.imported.table import compare_text
+    from retain_core.compare.text import compare_text
 
     text, notes = compare_text(a, b, metric or [], cluster, flips, form)
     print(text)

@@ -20,11 +20,11 @@ import statsmodels.api as sm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from retain_core.compare.checkpoints import read_checkpoints
+from retain_core.compare.runs import compare_runs
+from retain_core.compare.text import COLUMNS, compare_text
 from retain_core.errors import InputError
-from retain_core.imported.checkpoints import read_checkpoints
-from retain_core.imported.compare import compare_runs
 from retain_core.imported.samples import read_run, refuse_foreign_results
-from retain_core.imported.table import COLUMNS, compare_text
 from tests.component.two_models import ALL, run_harness
 from tests.conftest import ROOT, retain
 
@@ -589,7 +589,7 @@ def test_signs_are_explicit_and_points_are_points(outputs, compared):
 
 
 def test_the_command_starts_without_the_heavy_modules(tmp_path):
-    code = "import sys, retain_core.imported.table, flows.cli; print(*sys.modules)"
+    code = "import sys, retain_core.compare.text, flows.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "lm_eval", "transformers", "datasets", "pandas", "prefect"} & set(done.stdout.split())
 

@@ -8,8 +8,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import get_args
 
+from retain_core.compare.runs import Comparison, Flip, Row, compare_runs
 from retain_core.errors import InputError
-from retain_core.imported.compare import Comparison, Flip, Row, compare_runs
 from retain_core.imported.samples import Item, read_run
 from retain_core.warehouse.query import Format, render
 
@@ -67,7 +67,7 @@ def _compare(a: str, b: str, metrics: dict[str, str], cluster: str | None) -> Co
         raise InputError(f"{b if here[0] else a} does not exist; compare two files or folders, or two checkpoints of the home")
     if cluster is not None:
         raise InputError("--cluster is for sample files; the home knows the clusters of its benchmarks")
-    from retain_core.imported.checkpoints import read_checkpoints
+    from retain_core.compare.checkpoints import read_checkpoints
     from retain_core.settings import settings
 
     if not settings().warehouse.is_file():

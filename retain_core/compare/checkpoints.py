@@ -8,8 +8,8 @@ from typing import Any
 
 import duckdb
 
+from retain_core.compare.runs import Role
 from retain_core.errors import InputError
-from retain_core.imported.compare import Role
 from retain_core.imported.samples import Benchmark, Item, Metric, Run, few
 from retain_core.warehouse.query import open_warehouse
 
