@@ -104,15 +104,16 @@ def compare(
     metric: Annotated[list[str] | None, typer.Option(help="benchmark=metric; can be given several times")] = None,
     cluster: Annotated[str | None, typer.Option(help="field of the documents that says which items are alike")] = None,
     flips: Annotated[int, typer.Option(min=0, help="print so many lost items with both answers")] = 0,
+    page: Annotated[Path | None, typer.Option(help="write the comparison as a page, too: a file that ends in .html")] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
 ) -> None:
     """What did model B lose against model A, or how do two studies differ? From stored answers; nothing is trained or run."""
     from retain_core.compare.command import compare_text
 
-    text, notes = compare_text(a, b, metric or [], cluster, flips, form)
+    text, notes = compare_text(a, b, metric or [], cluster, flips, form, page)
     print(text)
     for note in notes:
-        print(f"retain: note: {note}", file=sys.stderr)
+        print(f"retain: {note}", file=sys.stderr)
 
 
 @app.command()

@@ -10,7 +10,9 @@ from typing import get_args
 import duckdb
 
 from retain_core.compare.addresses import Address, refuse_mixed, resolve
+from retain_core.compare.origin import checkpoint_origin, run_origin
 from retain_core.compare.runs import Comparison, compare_runs
+from retain_core.compare.settings import differing_arms
 from retain_core.compare.studies import StudiesCompared, compare_studies
 from retain_core.compare.studies_text import studies_text
 from retain_core.compare.text import runs_text
@@ -21,9 +23,15 @@ from retain_core.warehouse.query import Format, open_warehouse
 
 
 def compare_text(
-    a: str, b: str, metrics: Sequence[str] = (), cluster: str | None = None, flips: int = 0, form: str = "table"
+    a: str,
+    b: str,
+    metrics: Sequence[str] = (),
+    cluster: str | None = None,
+    flips: int = 0,
+    form: str = "table",
+    page: Path | None = None,
 ) -> tuple[str, list[str]]:
-    """The comparison as text, and for csv and json the notes that the text has no place for.
+    """The comparison as text, and lines that are no part of it: the notes of csv and json, and where the page is.
 
     `a` and `b` are folders or files of lm-eval, or both checkpoints or arms of the home, or both studies of it; `metrics`
     are `benchmark=key`. Raises InputError, one sentence, when they cannot be compared.
@@ -32,6 +40,8 @@ def compare_text(
         raise InputError(f"unknown format {form!r}; known: {', '.join(get_args(Format))}")
     if flips and form in ("csv", "json"):
         raise InputError("--flips goes with --format table or markdown")
+    if page and (page.suffix != ".html" or page.is_dir()):
+        raise InputError(f"--page {page}: name a file that ends in .html")
     found = compare(a, b, _asked(metrics), cluster)
     if isinstance(found, StudiesCompared):
         if flips:
@@ -39,7 +49,19 @@ def compare_text(
         text = studies_text(found, form)  # type: ignore[arg-type]
     else:
         text = runs_text(found, flips, form)  # type: ignore[arg-type]
-    return text, list(found.notes) if form in ("csv", "json") else []
+    notes = [f"note: {note}" for note in found.notes] if form in ("csv", "json") else []
+    if page:
+        from retain_core.compare.page import write_page
+
+        write_page(found, page, _typed(a, b, metrics, cluster))
+        notes.append(f"the page is {page}")
+    return text, notes
+
+
+def _typed(a: str, b: str, metrics: Sequence[str], cluster: str | None) -> list[str]:
+    """The command that makes this comparison again."""
+    options = [part for metric in metrics for part in ("--metric", metric)]
+    return ["retain", "compare", a, b, *options, *(["--cluster", cluster] if cluster is not None else [])]
 
 
 def compare(a: str, b: str, metrics: dict[str, str], cluster: str | None) -> Comparison | StudiesCompared:
@@ -49,7 +71,7 @@ def compare(a: str, b: str, metrics: dict[str, str], cluster: str | None) -> Com
         left, right = read_run(Path(a), cluster), read_run(Path(b), cluster)
         if cluster is not None and not any(i.cluster is not None for x in left.benchmarks for i in x.items):
             raise InputError(f"--cluster {cluster}: no document of {a} has that field")
-        return compare_runs(left, right, metrics)
+        return replace(compare_runs(left, right, metrics), origin=run_origin(left, right))
     if any(here):
         raise InputError(
             f"{b if here[0] else a} does not exist; compare two files or folders, or two checkpoints, arms or studies "
@@ -78,7 +100,8 @@ def compare_addresses(
         return compare_studies(con, *names)
     left, right, declared, roles = read_checkpoints(con, *names)
     found = compare_runs(left, right, declared | (metrics or {}), roles)
-    return replace(found, notes=(*(side.note for side in sides if side.note), *found.notes))
+    notes = (*(side.note for side in sides if side.note), *found.notes)
+    return replace(found, notes=notes, settings=tuple(differing_arms(con, *names)), origin=checkpoint_origin(con, *names))
 
 
 def _asked(metrics: Sequence[str]) -> dict[str, str]:

@@ -16,6 +16,11 @@ PARTS = ("base", "target_files", "budget")
 _DIALS = (
     "SELECT method, any_value(config) FROM arms WHERE study = $study AND role = 'method' GROUP BY method ORDER BY min(rowid)"
 )
+_ARM = """
+    SELECT a.study, a.role, a.config, CASE WHEN a.role <> 'base' THEN a.target END, a.method, a.algorithm, a.learning_rate,
+           a.seed, c.step, c.alpha
+    FROM checkpoints c JOIN arms a USING (arm) WHERE c.checkpoint = ?
+"""
 _EVALUATED = """
     SELECT s.benchmark, any_value(s.settings) FROM named_evaluations n JOIN stored_evaluations s USING (evaluation_id)
     JOIN study_benchmarks b ON b.study = n.study AND b.benchmark = s.benchmark
@@ -83,6 +88,23 @@ def _evaluations(con: duckdb.DuckDBPyConnection, a: str, b: str) -> list[Setting
         Setting(f"evaluation{'' if len(names) == len(both) else ' of ' + ', '.join(names)}: {key}", x, y)
         for (key, x, y), names in found.items()
     ]
+
+
+def differing_arms(con: duckdb.DuckDBPyConnection, a: str, b: str) -> list[Setting]:
+    """How the arms of two checkpoints differ: what they were trained for and with, and how long."""
+    left, right = (_of_checkpoint(con, checkpoint) for checkpoint in (a, b))
+    told = [(name, _text(left.get(name)), _text(right.get(name))) for name in dict.fromkeys([*left, *right])]
+    return [Setting(*row) for row in told if row[1] != row[2]]
+
+
+def _of_checkpoint(con: duckdb.DuckDBPyConnection, checkpoint: str) -> dict[str, Any]:
+    row = con.execute(_ARM, [checkpoint]).fetchone()
+    assert row is not None
+    study, role, config, *others = row
+    base = dict(item for item in _settings(con, study) if item[0].startswith("base."))
+    names = ("target", "method", "algorithm", "learning rate", "seed", "update", "alpha")
+    dials = {} if role == "base" else json.loads(config)
+    return {**base, **dict(zip(names, others, strict=True)), **{k: v for k, v in dials.items() if k != "algorithm"}}
 
 
 def flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from retain_core.analysis.cells import components_of, others
 from retain_core.analysis.scores import Cell, Floats, Questions, StudyScores, read_scores
 from retain_core.arms import rate_text
+from retain_core.compare.origin import study_origin
 from retain_core.compare.settings import Setting, differing_settings
 from retain_core.errors import InputError
 from retain_core.imported.samples import count, few
@@ -82,6 +83,8 @@ class StudiesCompared:
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     notes: tuple[str, ...]
+    origin: tuple[Setting, ...]
+    """Where both come from."""
 
     @property
     def same_base(self) -> bool:
@@ -197,7 +200,7 @@ def compare_studies(con: duckdb.DuckDBPyConnection, a: str, b: str) -> StudiesCo
         a=left.scores, b=right.scores, settings=tuple(differing_settings(con, a, b)),
         benchmarks=tuple(q.benchmark for q in left.retention),
         rows=tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)),
-        only_a=tuple(only_a), only_b=tuple(only_b), notes=tuple(notes),
+        only_a=tuple(only_a), only_b=tuple(only_b), notes=tuple(notes), origin=study_origin(con, a, b),
     )  # fmt: skip
 
 

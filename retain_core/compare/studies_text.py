@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from retain_core.arms import rate_text
 from retain_core.compare.studies import INDEPENDENT, PAIRED, SAME, MethodRow, Side, StudiesCompared
@@ -35,15 +36,22 @@ def studies_text(found: StudiesCompared, form: Format) -> str:
 
 
 def study_row(row: MethodRow) -> dict[str, float | str | None]:
-    """One row as it stands in csv and json."""
+    """One row as it stands in csv and json. The same arms have no intervals: nothing was compared."""
+    drop, gain = row.drop, row.gain
+    if row.pairing == SAME:
+        drop = _without_interval(drop)
+        gain = _without_interval(gain) if gain else None
     return {
         "method": row.method, "learning_rate": row.learning_rate, "seeds_a": row.a.seeds, "seeds_b": row.b.seeds,
-        **_three("gain_a", row.a.gain), **_three("gain_b", row.b.gain), **_three("gain_diff", row.gain),
-        **_three("drop_a", row.a.drop), **_three("drop_b", row.b.drop), "diff": _known(row.drop.estimate),
-        "ci_low": _known(row.drop.low), "ci_high": _known(row.drop.high), "df": _known(row.drop.df),
-        "p_value": _p(row), "p_adjusted": _known(row.p_adjusted),
-        "pairing": row.pairing, "rule": row.drop.rule,
+        **_three("gain_a", row.a.gain), **_three("gain_b", row.b.gain), **_three("gain_diff", gain),
+        **_three("drop_a", row.a.drop), **_three("drop_b", row.b.drop), "diff": _known(drop.estimate),
+        "ci_low": _known(drop.low), "ci_high": _known(drop.high), "df": _known(drop.df), "p_value": _p(row),
+        "p_adjusted": _known(row.p_adjusted), "pairing": row.pairing, "rule": drop.rule,
     }  # fmt: skip
+
+
+def _without_interval(interval: Interval) -> Interval:
+    return replace(interval, low=math.nan, high=math.nan, df=math.nan)
 
 
 def _three(name: str, interval: Interval | None) -> dict[str, float | str | None]:

@@ -28,7 +28,7 @@ def runs_text(comparison: Comparison, flips: int, form: Format) -> str:
             told["ci_high"] = mean.ci_high
             rows.append(tuple(told.get(c) for c in COLUMNS))
         return render(list(COLUMNS), rows, form)
-    blocks = [_heading(comparison), *_tables(comparison, form), _reading(comparison)]
+    blocks = [_heading(comparison), *_tables(comparison, form), "\n".join(reading(comparison))]
     if comparison.notes:
         blocks.append("\n".join(f"Note: {note}" for note in comparison.notes))
     if flips:
@@ -120,7 +120,7 @@ def p_text(value: float | None) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.01 else f"{value:.2f}"
 
 
-def _reading(found: Comparison) -> str:
+def reading(found: Comparison) -> list[str]:
     """What to read into the table."""
     counted = [row for row in found.rows if row.role == "mean"]
     lines = []
@@ -149,7 +149,7 @@ def _reading(found: Comparison) -> str:
             "excluded by a large p."
         )
     lines.append("This speaks for these two checkpoints only: training B again with another seed would give other numbers.")
-    return "\n".join(lines)
+    return lines
 
 
 def _flips(found: Comparison, most: int) -> str:
@@ -168,16 +168,16 @@ def _flip(flip: Flip) -> str:
     lines = [f"--- {before.part}, doc_id {before.doc_id}, {flip.metric}"]
     told = (
         ("prompt", before.prompt),
-        ("A", _answer(before, flip.metric)),
-        ("B", _answer(after, flip.metric)),
+        ("A", answer_of(before, flip.metric)),
+        ("B", answer_of(after, flip.metric)),
         ("target", before.target),
     )
     for name, text in told:
-        lines.append(f"{name + ':':8}" + _cut(text, end=name == "prompt").replace("\n", "\n        "))
+        lines.append(f"{name + ':':8}" + cut(text, end=name == "prompt").replace("\n", "\n        "))
     return "\n".join(lines)
 
 
-def _answer(item: Item, metric: str) -> str:
+def answer_of(item: Item, metric: str) -> str:
     """The answer, and what the metric read from it where that is another text."""
     read = item.extracted.get(metric, item.response)
     if item.choices:
@@ -185,12 +185,8 @@ def _answer(item: Item, metric: str) -> str:
     return item.response if read in ("", item.response) else f"{item.response}   (read as {read})"
 
 
-def _cut(text: str, *, end: bool) -> str:
-    """At most LONGEST characters: the end of a prompt, the beginning of an answer."""
-    if len(text) <= LONGEST:
+def cut(text: str, *, end: bool, most: int = LONGEST) -> str:
+    """At most so many characters: the end of a prompt, the beginning of an answer."""
+    if len(text) <= most:
         return text
-    return (
-        f"[{len(text) - LONGEST} characters] … {text[-LONGEST:]}"
-        if end
-        else f"{text[:LONGEST]} … [{len(text) - LONGEST} characters]"
-    )
+    return f"[{len(text) - most} characters] … {text[-most:]}" if end else f"{text[:most]} … [{len(text) - most} characters]"
