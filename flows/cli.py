@@ -103,20 +103,23 @@ def hypotheses(form: Annotated[str, typer.Option("--format", help="table, csv, j
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="lm-eval output folder or file, or a checkpoint such as lab/base", metavar="A")],
-    b: Annotated[str, typer.Argument(help="the second model, in the same way", metavar="B")],
+    a: Annotated[
+        str, typer.Argument(help="lm-eval output folder or file; or a checkpoint, an arm or a study of the home", metavar="A")
+    ],
+    b: Annotated[str, typer.Argument(help="the second model or study, in the same way", metavar="B")],
     metric: Annotated[list[str] | None, typer.Option(help="benchmark=metric; can be given several times")] = None,
     cluster: Annotated[str | None, typer.Option(help="field of the documents that says which items are alike")] = None,
     flips: Annotated[int, typer.Option(min=0, help="print so many lost items with both answers")] = 0,
+    page: Annotated[Path | None, typer.Option(help="write the comparison as a page, too: a file that ends in .html")] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
 ) -> None:
-    """What did model B lose against model A? Paired, from the answers of both; nothing is trained or run."""
-    from retain_core.imported.table import compare_text
+    """What did model B lose against model A, or how do two studies differ? From stored answers; nothing is trained or run."""
+    from retain_core.compare.command import compare_text
 
-    text, notes = compare_text(a, b, metric or [], cluster, flips, form)
+    text, notes = compare_text(a, b, metric or [], cluster, flips, form, page)
     print(text)
     for note in notes:
-        print(f"retain: note: {note}", file=sys.stderr)
+        print(f"retain: {note}", file=sys.stderr)
 
 
 @app.command()

@@ -84,8 +84,9 @@ def made_scores(
     controls: bool = False,
     draw: int = 0,
     alphas: Sequence[float] = (),
+    study: str = "made",
 ) -> StudyScores:
-    """The scores of a study as the analysis reads them; `draw` is the random stream.
+    """The scores of a study as the analysis reads them; `draw` is the random stream, from which the base comes first.
 
     With `alphas`, every method has blends: at alpha they have that share of its last gain, and its square of the drop.
     """
@@ -94,15 +95,15 @@ def made_scores(
     questions = {b: _questions(b, i, n, rng) for i, b in enumerate((*RETENTION, TARGET))}
     right = {b: (rng.permutation(n) < BASE_SHARE * n).astype(float) for b in RETENTION}
     chance = rng.uniform(0.02, 0.1, n)
-    scores: dict[tuple[str, str], dict[str, Any]] = {(b, "acc"): {"made/base": right[b]} for b in RETENTION}
-    scores[TARGET, "acc"] = {"made/base": np.zeros(n)}
-    scores[TARGET, "exact"] = {"made/base": chance}
+    scores: dict[tuple[str, str], dict[str, Any]] = {(b, "acc"): {f"{study}/base": right[b]} for b in RETENTION}
+    scores[TARGET, "acc"] = {f"{study}/base": np.zeros(n)}
+    scores[TARGET, "exact"] = {f"{study}/base": chance}
     cells: list[Cell] = []
     blends: list[Cell] = []
 
     def add(method: str, role: str, rate: float, chosen: Sequence[int], drops: Any, gains: Any, distance: float) -> None:
         shift = rng.normal(0, seed_sd if role == "method" else 0, len(chosen))
-        names = tuple(tuple(f"made/{method}-lr{rate:g}-s{s}@{t}" for t in steps) for s in chosen)
+        names = tuple(tuple(f"{study}/{method}-lr{rate:g}-s{s}@{t}" for t in steps) for s in chosen)
         share = np.arange(1, len(steps) + 1) / len(steps)
         for place, row in enumerate(names):
             for name, part in zip(row, share, strict=True):
@@ -152,7 +153,8 @@ def made_scores(
             rate = 0.0 if name == "learning_rate_0" else max(rates)
             add(name, "control", rate, seeds[:1], None if still else planted, 0.0, 0.0 if still else 1.0)
     return StudyScores(
-        study="made", target=TARGET, spec=study_spec(list(methods), rates, seeds, primary, base), cells=cells,
+        study=study, target=TARGET, cells=cells,
+        spec={**study_spec(list(methods), rates, seeds, primary, base), "study": study},
         retention=[questions[b] for b in RETENTION], gain=questions[TARGET],
         exact=Questions(TARGET, "exact", False, questions[TARGET].clusters, questions[TARGET].select), scores=scores,
         interpolated=blends,
@@ -210,6 +212,8 @@ def _as_many_lost_as_gained(right: Any) -> Any:
 
 def put(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
     """Insert rows by column name; columns that are not named are null."""
+    if not rows:
+        return
     names = dict.fromkeys(name for row in rows for name in row)
     con.register("put_rows", pa.table({name: [row.get(name) for row in rows] for name in names}))
     con.execute(f"INSERT INTO {table} BY NAME FROM put_rows")
@@ -225,10 +229,12 @@ def fill(
     looks: Sequence[int] | None = None,
     analyse: bool = True,
     texts: bool = False,
+    items: int = 0,
 ) -> duckdb.DuckDBPyConnection:
     """A warehouse with these scores and everything computed from them; the connection is open for writing.
 
     With `texts` every answer says whether it is right and which checkpoint gave it, so that changed answers have texts.
+    A warehouse that is there gets one study more; `items` is where its items begin, the same for the same questions.
     """
     con = connect(path)
     con.execute("SET threads TO 1")
@@ -275,38 +281,41 @@ def fill(
     put(con, "arms", arms)
     con.execute("UPDATE arms SET created_at = ? WHERE role <> 'base'", [trained_at])
     put(con, "checkpoints", checkpoints)
-    _fill_evaluations(con, scores)
+    _fill_evaluations(con, scores, items)
     _fill_divergences(con, scores)
     if texts:
         con.execute("""INSERT INTO answers
             SELECT evaluation_id, item, repeat, true, 'stop', 3, if(score = 1, 'right', 'wrong') || ' says ' || evaluation_id
-            FROM sample_scores WHERE metric_id = 1""")
+            FROM sample_scores WHERE metric_id = 1 AND evaluation_id NOT IN (SELECT evaluation_id FROM answers)""")
     store_comparisons(con, study)
     if analyse:
         store_analysis(con, study)
     return con
 
 
-def _fill_evaluations(con: duckdb.DuckDBPyConnection, scores: StudyScores) -> None:
+def _fill_evaluations(con: duckdb.DuckDBPyConnection, scores: StudyScores, items: int) -> None:
     names = {"acc": 1, "exact": 2}
-    put(con, "metrics", [{"metric_id": i, "metric": m} for m, i in names.items()])
+    ((before,),) = con.execute("SELECT coalesce(max(evaluation_id), 0) FROM stored_evaluations").fetchall()
+    if not before:
+        put(con, "metrics", [{"metric_id": i, "metric": m} for m, i in names.items()])
+    known = {first for (first,) in con.execute("SELECT DISTINCT item FROM items").fetchall()}
     questions = {q.benchmark: q for q in (*scores.retention, *scores.targets)}
     base = {b: i + 1 for i, b in enumerate(questions)}
     stored, named, columns = [], [], []
     for b, q in questions.items():
-        n, first = len(q.select), 10_000 * base[b]
-        put(con, "items", [
+        n, first = len(q.select), 10_000 * base[b] + items
+        put(con, "items", [] if first in known else [
             {"benchmark": b, "item": first + i, "doc_id": i, "prompt_hash": first + i, "prompt": f"{b} {i}", "target": "yes",
              "cluster": None if q.clusters is None else str(q.clusters[i]), "split": "select" if q.select[i] else "report"}
             for i in range(n)
         ])  # fmt: skip
         checkpoints = scores.scores[b, "acc"]
         for checkpoint in checkpoints:
-            number = base[b] if checkpoint == scores.base else len(base) + 1 + len(stored)
+            number = before + (base[b] if checkpoint == scores.base else len(base) + 1 + len(stored))
             stored.append({"evaluation_id": number, "artifact": f"{checkpoint}/{b}", "seal": "seal", "benchmark": b,
                            "settings": "{}", "settings_hash": "same", "n": n})  # fmt: skip
             named.append({"evaluation": f"{checkpoint}/{b}", "study": scores.study, "checkpoint": checkpoint,
-                          "evaluation_id": number, "base_evaluation_id": base[b]})  # fmt: skip
+                          "evaluation_id": number, "base_evaluation_id": before + base[b]})  # fmt: skip
             for metric, code in names.items():
                 if (b, metric) in scores.scores:
                     values = scores.scores[b, metric][checkpoint]
@@ -327,15 +336,15 @@ def _fill_divergences(con: duckdb.DuckDBPyConnection, scores: StudyScores) -> No
         for name, nats in zip(row, values, strict=True)
         if cell.parent is None or "~" in name
     ]
-    put(
-        con, "stored_divergences", [{"divergence_id": i, "artifact": name, "seal": "seal"} for i, (name, _) in enumerate(known)]
-    )
+    ((first,),) = con.execute("SELECT coalesce(max(divergence_id) + 1, 0) FROM stored_divergences").fetchall()
+    numbered = [(i, name, nats) for i, (name, nats) in enumerate(known, start=first)]
+    put(con, "stored_divergences", [{"divergence_id": i, "artifact": name, "seal": "seal"} for i, name, _ in numbered])
     put(con, "named_divergences", [
-        {"study": scores.study, "checkpoint": name, "divergence_id": i} for i, (name, _) in enumerate(known)
+        {"study": scores.study, "checkpoint": name, "divergence_id": i} for i, name, _ in numbered
     ])  # fmt: skip
     put(con, "divergence_items", [
         {"divergence_id": i, "prompts": "target", "direction": direction, "item": 1, "nats": nats, "tokens": 1}
-        for i, (_, nats) in enumerate(known) for direction in ("forward", "reverse")
+        for i, _, nats in numbered for direction in ("forward", "reverse")
     ])  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""Evaluations made elsewhere: reading lm-eval's sample files, and comparing two models without training any."""
+"""Evaluations made elsewhere: reading the sample files that lm-eval wrote, and keeping them."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from retain_core.report.forest import in_points, interval_rows, placed, rule, symlog
 from retain_core.report.palette import GREY, rate_label, shapes
 from retain_core.report.parts import Chart, Row
 from retain_core.report.results import Results
 from retain_core.report.words import counted, points
 
-TICKS = (1, 2, 5, 10, 20, 50, 100)
 KL_TICKS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 MOST_ROWS = 90
 """More intervals than this in one chart are unreadable: those of the largest drops are shown, and it says so."""
@@ -41,8 +40,8 @@ def checkpoints(results: Results) -> list[Row]:
         {
             "method": p["method"], "rate": rate_label(p["learning_rate"]), "seed": p["seed"], "arm": p["arm"],
             "step": p["step"],
-            "x": _points(p[results.gain_key]), "gain": _points(p["gain"]), "exact": _points(p["gain_exact"]),
-            "drop": _points(p["drop"]), "far": _points(p["drop_far"]), "kl": _round(p["kl_forward"]),
+            "x": in_points(p[results.gain_key]), "gain": in_points(p["gain"]), "exact": in_points(p["gain_exact"]),
+            "drop": in_points(p["drop"]), "far": in_points(p["drop_far"]), "kl": _round(p["kl_forward"]),
             "last": p["step"] == last[p["arm"]],
         }
         for p in results.points
@@ -71,8 +70,8 @@ def fronts(results: Results) -> list[Row]:
     ]
     return sorted(
         (
-            {"method": p["method"], "rate": rate_label(p["learning_rate"]), "step": p["step"], "gain": _points(p["gain"]),
-             "drop": _points(p["drop"]), "front": p["front"]}
+            {"method": p["method"], "rate": rate_label(p["learning_rate"]), "step": p["step"], "gain": in_points(p["gain"]),
+             "drop": in_points(p["drop"]), "front": p["front"]}
             for p in chosen
         ),
         key=lambda row: row["gain"],
@@ -84,8 +83,8 @@ def bands(results: Results) -> list[Row]:
     named = list((results.spec.get("primary") or {}).get("contrast") or results.places)
     known = (m for m in results.matched if m["ci_low"] is not None and m["method"] in named)
     return [
-        {"method": m["method"], "gain": _points(m["gain"]), "drop": _points(m["drop"]), "low": _points(m["ci_low"]),
-         "high": _points(m["ci_high"])}
+        {"method": m["method"], "gain": in_points(m["gain"]), "drop": in_points(m["drop"]), "low": in_points(m["ci_low"]),
+         "high": in_points(m["ci_high"])}
         for m in known
     ]  # fmt: skip
 
@@ -193,13 +192,13 @@ def matched(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
         found += [
             {
                 "label": m["method"] + ("" if m["learning_rate"] is None else f"  {rate_label(m['learning_rate'])}"),
-                "method": m["method"], "rate": rate_label(m["learning_rate"]), "drop": _points(m["drop"]),
-                "low": _points(m["ci_low"]), "high": _points(m["ci_high"]), "gain": _points(gain),
+                "method": m["method"], "rate": rate_label(m["learning_rate"]), "drop": in_points(m["drop"]),
+                "low": in_points(m["ci_low"]), "high": in_points(m["ci_high"]), "gain": in_points(gain),
                 "right": "" if m["drop"] is not None else m["verdict"],
             }
             for m in rows
         ]  # fmt: skip
-    datasets["matched"] = _placed(found)
+    datasets["matched"] = placed(found)
     n = sum(row.get("drop") is not None for row in found)
     seeds = max((m["seeds"] or 0) for m in results.matched)
     return Chart(
@@ -232,12 +231,12 @@ def forest(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
             {
                 "label": row["method"] + ("" if row["learning_rate"] is None else f"  {rate_label(row['learning_rate'])}"),
                 "method": row["method"], "rate": rate_label(row["learning_rate"]), "benchmark": benchmark,
-                "drop": _points(row["drop"]), "low": _points(row["low"]), "high": _points(row["high"]),
+                "drop": in_points(row["drop"]), "low": in_points(row["low"]), "high": in_points(row["high"]),
                 "right": "" if row["lost"] is None else f"{row['lost']}, {row['gained']}",
             }
             for row in inside
         ]  # fmt: skip
-    datasets["benchmarks"] = _placed(found)
+    datasets["benchmarks"] = placed(found)
     cut = f" of {len(rows)}, the largest of each benchmark; the table has all" if len(shown) < len(rows) else ""
     seeds = max(row["seeds"] for row in rows)
     return Chart(
@@ -257,7 +256,7 @@ def curve(results: Results, datasets: dict[str, list[Row]], key: str, title: str
     about = f"{key} on {results.spec['target'] if key == 'gain' else 'the rest'} (points)"
     y: Row = {"field": key, "type": "quantitative", "title": about}
     if key == "drop":
-        y |= _symlog(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)
+        y |= symlog(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)
     x = {
         "field": "step", "type": "quantitative", "title": "update (log scale)",
         "scale": {"type": "log", "nice": False}, "axis": {"values": sorted({row["step"] for row in rows if row["step"] > 0}),
@@ -267,7 +266,7 @@ def curve(results: Results, datasets: dict[str, list[Row]], key: str, title: str
     known = {"filter": f"datum.{key} != null && datum.step > 0"}
     shown = {"x": x, "y": y}
     layers = [
-        _rule("y", 0),
+        rule("y", 0),
         {
             "data": {"name": "checkpoints"}, "transform": [known], "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.2},
             "encoding": {**shown, "color": _colour(results), "detail": {"field": "arm"}},
@@ -310,9 +309,9 @@ def law(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
     }  # fmt: skip
     y = {
         "field": "drop", "type": "quantitative", "title": "drop on the rest (points)",
-        **_symlog([row["drop"] for row in (*rows, *datasets["kl_fit"])]),
+        **symlog([row["drop"] for row in (*rows, *datasets["kl_fit"])]),
     }  # fmt: skip
-    layers: list[Row] = [_rule("y", 0)]
+    layers: list[Row] = [rule("y", 0)]
     if datasets["kl_fit"]:
         layers.append({
             "data": {"name": "kl_fit"}, "mark": {"type": "line", "color": "var(--ink)", "strokeWidth": 1.5, "clip": True},
@@ -336,60 +335,17 @@ def law(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
 
 
 def _interval_rows(results: Results, rows: list[Row], data: str, title: str, room: int) -> dict[str, Any]:
-    """A forest: a row per interval under the header of its group, with text at the right."""
-    known = [row for row in rows if row.get("drop") is not None]
-    values = [row[key] for row in known for key in ("drop", "low", "high") if row[key] is not None]
-    x = {"type": "quantitative", "title": f"{title} (points, compressed beyond 1)", **_symlog(values)}
-    y: Row = {
-        "field": "row", "type": "nominal", "title": None, "sort": None, "scale": {"domain": [row["row"] for row in rows]},
-        "axis": {
-            "labelExpr": "slice(datum.label, 5)", "labelLimit": 190, "ticks": False, "domain": False, "grid": False,
-            "labelFontWeight": {"condition": {"test": "slice(datum.value, 4, 5) == '#'", "value": "bold"}, "value": "normal"},
-            "labelColor": {"condition": {"test": "slice(datum.value, 4, 5) == '#'", "value": "var(--ink)"},
-            "value": "var(--soft)"},
-        },
-    }  # fmt: skip
-    drawn = [{"filter": "datum.drop != null"}]
-    layers = [
-        _rule("x", 0),
-        {
-            "transform": [*drawn, {"filter": "datum.low != null"}], "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.75},
-            "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y, "color": _colour(results)},
-        },
-        {
-            "transform": drawn, "name": "marks", "mark": {"type": "point", "filled": True, "opacity": 1, "size": 60},
-            "encoding": {
-                "x": {"field": "drop", **x}, "y": y, "color": _colour(results), "shape": _shape(results),
-                "tooltip": [
-                    {"field": "method", "title": "method"}, {"field": "rate", "title": "learning rate"},
-                    *([{"field": "benchmark", "title": "benchmark"}] if data == "benchmarks" else [{"field": "gain",
-                    "title": "gain"}]),
-                    {"field": "drop", "title": "drop (points)", "format": "+.1f"},
-                    {"field": "low", "title": "95 % interval from", "format": "+.1f"},
-                    {"field": "high", "title": "to", "format": "+.1f"},
-                    *([{"field": "right", "title": "lost, gained"}] if data == "benchmarks" else []),
-                ],
-            },
-        },
-        {
-            "mark": {"type": "text", "align": "left", "dx": 8, "fontSize": 11, "color": "var(--soft)"},
-            "encoding": {"x": {"value": "width"}, "y": y, "text": {"field": "right"}},
-        },
-    ]  # fmt: skip
-    return {"data": {"name": data}, "height": 17 * len(rows), "padding": {"left": 5, "top": 5, "bottom": 5, "right": room},
-            "usermeta": {"narrow": {"labelLimit": 112, "padding": 5}}, "layer": layers}  # fmt: skip
-
-
-def _placed(rows: list[Row]) -> list[Row]:
-    """Rows with a key that keeps their order and is their label from the sixth character on; headers have `#` before it."""
-    return [
-        {**row, "row": f"{i:04d}{'#' if row.get('header') else ' '}{row['label']}", "right": row.get("right", "")}
-        for i, row in enumerate(rows)
-    ]
+    """A forest in the colours and shapes of the study."""
+    group = {"field": "benchmark", "title": "benchmark"} if data == "benchmarks" else {"field": "gain", "title": "gain"}
+    return interval_rows(
+        rows, data, title, room=room, encoding={"color": _colour(results), "shape": _shape(results)},
+        about=[{"field": "method", "title": "method"}, {"field": "rate", "title": "learning rate"}, group],
+        after=[{"field": "right", "title": "lost, gained"}] if data == "benchmarks" else [],
+    )  # fmt: skip
 
 
 def _drop_axis(values: Iterable[float]) -> Row:
-    return {"type": "quantitative", "title": "drop on the rest (points, compressed beyond 1)", **_symlog(values)}
+    return {"type": "quantitative", "title": "drop on the rest (points, compressed beyond 1)", **symlog(values)}
 
 
 def _colour(results: Results) -> Row:
@@ -407,26 +363,8 @@ def _shape(results: Results) -> Row:
     return {"field": "rate", "type": "nominal", "title": "learning rate", "scale": scale}
 
 
-def _symlog(values: Iterable[float]) -> Row:
-    """A scale that is linear up to 1 point and compressed beyond, with its ticks."""
-    known = [*values]
-    low, high = min([-1.0, *known]), max([1.0, *known])
-    low, high = low - 0.15 * abs(low), high + 0.25 * abs(high)
-    ticks = sorted({0, *(t for t in TICKS if t <= high), *(-t for t in TICKS if -t >= low)})
-    return {
-        "scale": {"type": "symlog", "constant": 1, "domain": [round(low, 3), round(high, 3)], "nice": False},
-        "axis": {"values": ticks, "labelOverlap": "greedy", "format": "d"},
-    }
-
-
 def _zero_lines() -> list[Row]:
-    return [_rule("x", 0), _rule("y", 0)]
-
-
-def _rule(axis: str, at: float, **style: Any) -> Row:
-    """A line across the chart, at one place of an axis."""
-    mark = {"type": "rule", "color": GREY, "strokeDash": [3, 3], "aria": False, **style}
-    return {"data": {"values": [{}]}, "mark": mark, "encoding": {axis: {"datum": at}}}
+    return [rule("x", 0), rule("y", 0)]
 
 
 def _declared_gain(results: Results) -> list[Row]:
@@ -436,7 +374,7 @@ def _declared_gain(results: Results) -> list[Row]:
         return []
     at = {"x": {"datum": 100 * said}}
     return [
-        _rule("x", 100 * said, color="var(--ink)", strokeDash=[1, 0]),
+        rule("x", 100 * said, color="var(--ink)", strokeDash=[1, 0]),
         {
             "data": {"values": [{}]}, "mark": {"type": "text", "align": "left", "dx": 4, "y": 8, "fontSize": 11,
             "text": f"compared at {points(said)}"},
@@ -456,14 +394,10 @@ def _about_checkpoint(exact: bool) -> list[Row]:
     ]  # fmt: skip
 
 
-def _points(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 4)
-
-
 def _round(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
 def _mean(rows: list[Row], key: str) -> float | None:
     known = [row[key] for row in rows if row[key] is not None]
-    return _points(fmean(known)) if known else None
+    return in_points(fmean(known)) if known else None

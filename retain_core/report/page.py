@@ -36,6 +36,7 @@ def render(page: Page) -> str:
         page=page, style=Markup(style), policy=policy([style], scripts), bundle=Markup(scripts[0]), script=Markup(scripts[1]),
         data=Markup(json_block({
             "charts": {chart.name: for_page(chart) for chart in page.charts}, "datasets": page.datasets, "items": page.items,
+            "sides": page.sides, "alone": page.alone,
         })),
     )  # fmt: skip
 

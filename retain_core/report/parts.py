@@ -164,6 +164,10 @@ class Page:
     """Learning rate -> shape."""
     datasets: dict[str, list[Row]]
     items: list[Row] = field(default_factory=list)
+    sides: tuple[str, str] = ("before training", "after training")
+    """What the two answers to a changed question are called."""
+    alone: bool = False
+    """Whether no files lie beside the page."""
 
     @property
     def shown(self) -> list[Section]:

@@ -265,6 +265,39 @@ def contrast_interval(
     return interval_over_seeds(both.mean, (both.ms_items / both.n, both.df_items), pools, level, alone=THESE_SEEDS)
 
 
+def independent_contrast_interval(
+    a: Sequence[ArrayLike],
+    b: Sequence[ArrayLike],
+    others: Sequence[Components] = (),
+    others_b: Sequence[Components] = (),
+    clusters: Sequence[Labels | None] | None = None,
+    clusters_b: Sequence[Labels | None] | None = None,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of drop of a - drop of b where nothing is shared: other items, or another base.
+
+    Args:
+        a: One items x seeds table of drops for each benchmark.
+        b: The same of the other side, on its own items against its own base; items and seeds may differ in number.
+        others: Components of arms like a.
+        others_b: Components of arms like b.
+        clusters: Cluster labels of the items of a.
+        clusters_b: Cluster labels of the items of b.
+        level: Of the interval.
+
+    The item parts add as well as the seed parts. Where the sides do share items, it is too wide rather than too narrow
+    as long as what one side finds hard the other does too.
+    """
+    of_a, of_b = mean_components(a, clusters), mean_components(b, clusters_b)
+    n, seeds = min(of_a.n, of_b.n), min(of_a.seeds, of_b.seeds)
+    if (few := too_few_clusters([*(clusters or ()), *(clusters_b or ())])) is not None:
+        return refused(of_a.mean - of_b.mean, few, seeds, n)
+    items = [(of.ms_items / (of.n * of.seeds), of.df_items) for of in (of_a, of_b)]
+    both = (sum(v for v, _ in items), _satterthwaite(items))
+    pools = [(of_a, others), (of_b, others_b)]
+    return replace(interval_over_seeds(of_a.mean - of_b.mean, both, pools, level, alone=THESE_SEEDS), n=n)
+
+
 def interval_over_seeds(
     estimate: float,
     items: tuple[float, float],

@@ -12,7 +12,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pytest
 import scipy.stats
@@ -20,11 +19,12 @@ import statsmodels.api as sm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from retain_core.compare.checkpoints import read_checkpoints
+from retain_core.compare.command import compare_addresses, compare_text
+from retain_core.compare.runs import compare_runs
+from retain_core.compare.text import COLUMNS
 from retain_core.errors import InputError
-from retain_core.imported.checkpoints import read_checkpoints
-from retain_core.imported.compare import compare_runs
 from retain_core.imported.samples import read_run, refuse_foreign_results
-from retain_core.imported.table import COLUMNS, compare_text
 from tests.component.two_models import ALL, run_harness
 from tests.conftest import ROOT, retain
 
@@ -589,7 +589,7 @@ def test_signs_are_explicit_and_points_are_points(outputs, compared):
 
 
 def test_the_command_starts_without_the_heavy_modules(tmp_path):
-    code = "import sys, retain_core.imported.table, flows.cli; print(*sys.modules)"
+    code = "import sys, retain_core.compare.command, flows.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "lm_eval", "transformers", "datasets", "pandas", "prefect"} & set(done.stdout.split())
 
@@ -601,7 +601,8 @@ def test_exit_codes(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "retain: docs/examples/none does not exist; compare two files or folders, or two checkpoints of the home\n"
+        == "retain: docs/examples/none does not exist; compare two files or folders, or two checkpoints, arms or studies of "
+        "the home\n"
     )
 
 
@@ -630,13 +631,11 @@ def test_the_example_is_small_real_and_tells_no_machine():
 # Checkpoints of the home
 
 
-def test_checkpoints_compare_as_the_forgetting_view_says(finished_home, monkeypatch):
-    warehouse = finished_home / "warehouse.duckdb"
-    with duckdb.connect(str(warehouse), read_only=True) as con:
-        told = con.execute(
-            """SELECT checkpoint, benchmark, n, "drop", lost, gained, ci_low, ci_high, p_value FROM compared
-            WHERE metric = study_metric AND arm_role = 'method' AND role <> 'probe'"""
-        ).fetchall()
+def test_checkpoints_compare_as_the_forgetting_view_says(finished_home, warehouse):
+    told = warehouse.execute(
+        """SELECT checkpoint, benchmark, n, "drop", lost, gained, ci_low, ci_high, p_value FROM compared
+        WHERE metric = study_metric AND arm_role = 'method' AND role <> 'probe'"""
+    ).fetchall()
     assert len(told) >= 6
     for checkpoint, name, *expected in told:
         a, b, metrics, roles = read_checkpoints(warehouse, "smoke/base", checkpoint)
@@ -650,18 +649,31 @@ def test_checkpoints_compare_as_the_forgetting_view_says(finished_home, monkeypa
     assert "The target of training, not part of the mean" in done.stdout
 
 
-def test_wrong_addresses_are_explained(finished_home):
-    warehouse = finished_home / "warehouse.duckdb"
-    with duckdb.connect(str(warehouse), read_only=True) as con:
-        checkpoint, arm = con.execute("SELECT checkpoint, arm FROM checkpoints WHERE step > 0 ORDER BY ALL").fetchone()
-    with pytest.raises(InputError, match=f"{arm} is an arm; name one of its checkpoints: {checkpoint}"):
-        read_checkpoints(warehouse, "smoke/base", arm)
-    with pytest.raises(InputError, match=r"smoke/none is neither .* nor a checkpoint of this home, which has smoke/base"):
-        read_checkpoints(warehouse, "smoke/base", "smoke/none")
+def test_an_arm_stands_for_its_last_checkpoint_and_says_so(warehouse):
+    ends = warehouse.execute(
+        """SELECT arm, max_by(checkpoint, step), count(*) FROM checkpoints JOIN arms USING (arm)
+        WHERE role = 'method' GROUP BY arm ORDER BY ALL"""
+    ).fetchall()
+    (a, last_a, steps), (b, last_b, _) = ends[0], ends[-1]
+    by_arm, by_checkpoint = compare_addresses(warehouse, a, b), compare_addresses(warehouse, last_a, last_b)
+    assert (by_arm.rows, by_arm.mean, by_arm.lost) == (by_checkpoint.rows, by_checkpoint.mean, by_checkpoint.lost)
+    assert f"{last_a} is the last of {steps} checkpoints of the arm {a}" in by_arm.notes
+    assert not any(a in note for note in by_checkpoint.notes)
+    assert by_arm.lost
+    assert all(flip.item.prompt for flip in by_arm.lost)
 
 
-def test_checkpoints_under_unlike_settings_refuse(finished_home):
-    a, _, metrics, roles = read_checkpoints(finished_home / "warehouse.duckdb", "smoke/base", "smoke/base")
+def test_wrong_addresses_are_explained(warehouse):
+    with pytest.raises(
+        InputError, match=r"smoke/none is neither .* nor a study, arm or checkpoint of this home, which has the"
+    ):
+        compare_addresses(warehouse, "smoke/base", "smoke/none")
+    with pytest.raises(InputError, match=r"^smoke is a study and smoke/base is one model: compare two studies, or two arms"):
+        compare_addresses(warehouse, "smoke/base", "smoke")
+
+
+def test_checkpoints_under_unlike_settings_refuse(warehouse):
+    a, _, metrics, roles = read_checkpoints(warehouse, "smoke/base", "smoke/base")
     other = replace(a, benchmarks=tuple(replace(x, settings={**x.settings, "batch_size": 7}) for x in a.benchmarks))
     with pytest.raises(InputError, match=r"unlike settings, nothing is compared: batch_size \(400 against 7\)$"):
         compare_runs(a, other, metrics, roles)

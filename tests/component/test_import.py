@@ -8,8 +8,8 @@ import duckdb
 import pytest
 
 from retain_core.commands import import_text, plan_text, sql_text, status_text
+from retain_core.compare.runs import compare_runs
 from retain_core.errors import InputError
-from retain_core.imported.compare import compare_runs
 from retain_core.imported.samples import read_run
 from retain_core.imported.store import import_run, imported_contents, imported_studies, read_imported
 from retain_core.report.build import write_report

@@ -62,7 +62,7 @@ async function draw(plot) {
     const made = await vegaEmbed(plot, spec, { mode: "vega-lite", ast: true, renderer: "svg", actions: false, defaultStyle: false, tooltip: handler });
     views[plot.dataset.chart] = made.view;
   } catch (error) {
-    plot.replaceChildren(element("p", "This chart could not be drawn; its SVG file lies beside the page.", "bad"));
+    plot.replaceChildren(element("p", `This chart could not be drawn${data.alone ? "" : "; its SVG file lies beside the page"}.`, "bad"));
     console.error(error);
   }
 }
@@ -76,14 +76,18 @@ function changedAnswers() {
   const field = (name) => document.getElementById("f-" + name);
   const before = document.getElementById("items-before"), after = document.getElementById("items-after");
   let page = 0;
-  for (const name of ["benchmark", "method"])
-    for (const value of [...new Set(data.items.map((row) => row[name]))].sort()) field(name).append(element("option", value));
+  for (const name of ["benchmark", "method"]) {
+    const values = [...new Set(data.items.map((row) => row[name]))].sort();
+    for (const value of values) field(name).append(element("option", value));
+    field(name).closest("label").hidden = values.length < 2;
+  }
 
   function card(row) {
     const made = element("article", null, "item"), title = element("h3");
-    title.append(element("b", row.direction, row.direction), ` · ${row.benchmark} · ${row.method}${row.rate ? " " + row.rate : ""}${row.seed === null ? "" : " · seed " + row.seed}`);
+    const about = [row.benchmark, [row.method, row.rate].filter(Boolean).join(" "), row.seed === null ? "" : "seed " + row.seed];
+    title.append(element("b", row.direction, row.direction), about.filter(Boolean).map((said) => " · " + said).join(""));
     const texts = element("dl");
-    for (const [name, key, whole] of [["question", "prompt", 1], ["before training", "base_response"], ["after training", "response"], ["right answer", "target"]]) {
+    for (const [name, key, whole] of [["question", "prompt", 1], [data.sides[0], "base_response"], [data.sides[1], "response"], ["right answer", "target"]]) {
       const part = element("div", null, whole ? "whole" : ""), said = element("dd", row[key] === null ? "(none)" : row[key]);
       said.dir = "auto";
       part.append(element("dt", name), said);

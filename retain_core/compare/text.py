@@ -1,16 +1,13 @@
-"""`retain compare`: reading both sides, and printing the comparison."""
+"""Two models as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from pathlib import Path
-from typing import get_args
 
-from retain_core.errors import InputError
-from retain_core.imported.compare import Comparison, Flip, Row, compare_runs
-from retain_core.imported.samples import Item, read_run
+from retain_core.compare.runs import Comparison, Flip, Row
+from retain_core.imported.samples import Item
 from retain_core.warehouse.query import Format, render
 
 COLUMNS = (
@@ -22,58 +19,21 @@ LONGEST = 1000
 """Characters of a prompt or answer that `--flips` prints."""
 
 
-def compare_text(
-    a: str, b: str, metrics: Sequence[str] = (), cluster: str | None = None, flips: int = 0, form: str = "table"
-) -> tuple[str, list[str]]:
-    """The comparison as text, and for csv and json the notes that the text has no place for.
-
-    `a` and `b` are folders or files of lm-eval, or checkpoints of the home; `metrics` are `benchmark=key`.
-    Raises InputError, one sentence, when they cannot be compared.
-    """
-    if form not in get_args(Format):
-        raise InputError(f"unknown format {form!r}; known: {', '.join(get_args(Format))}")
-    if flips and form in ("csv", "json"):
-        raise InputError("--flips goes with --format table or markdown")
-    asked = {}
-    for text in metrics:
-        name, found, key = text.partition("=")
-        if not (name and found and key):
-            raise InputError(f"--metric {text}: write benchmark=metric, such as gsm8k=exact_match,flexible-extract")
-        asked[name] = key
-    comparison = _compare(a, b, asked, cluster)
+def runs_text(comparison: Comparison, flips: int, form: Format) -> str:
+    """Two models as text; `flips` is how many lost items are printed with both answers."""
     if form in ("csv", "json"):
         rows = [tuple(asdict(row)[c] for c in COLUMNS) for row in comparison.rows]
         if (mean := comparison.mean) is not None:
             told = {"benchmark": "(mean)", "role": "mean", "unit": "fraction", "drop": mean.drop, "ci_low": mean.ci_low}
             told["ci_high"] = mean.ci_high
             rows.append(tuple(told.get(c) for c in COLUMNS))
-        return render(list(COLUMNS), rows, form), list(comparison.notes)  # type: ignore[arg-type]
-    blocks = [_heading(comparison), *_tables(comparison, form), _reading(comparison)]
+        return render(list(COLUMNS), rows, form)
+    blocks = [_heading(comparison), *_tables(comparison, form), "\n".join(reading(comparison))]
     if comparison.notes:
         blocks.append("\n".join(f"Note: {note}" for note in comparison.notes))
     if flips:
         blocks.append(_flips(comparison, flips))
-    return "\n\n".join(blocks), []
-
-
-def _compare(a: str, b: str, metrics: dict[str, str], cluster: str | None) -> Comparison:
-    here = [Path(x).exists() or x.endswith((".json", ".jsonl")) for x in (a, b)]
-    if all(here):
-        left, right = read_run(Path(a), cluster), read_run(Path(b), cluster)
-        if cluster is not None and not any(i.cluster is not None for x in left.benchmarks for i in x.items):
-            raise InputError(f"--cluster {cluster}: no document of {a} has that field")
-        return compare_runs(left, right, metrics)
-    if any(here):
-        raise InputError(f"{b if here[0] else a} does not exist; compare two files or folders, or two checkpoints of the home")
-    if cluster is not None:
-        raise InputError("--cluster is for sample files; the home knows the clusters of its benchmarks")
-    from retain_core.imported.checkpoints import read_checkpoints
-    from retain_core.settings import settings
-
-    if not settings().warehouse.is_file():
-        raise InputError(f"{a} does not exist, and this home has no warehouse with checkpoints to compare")
-    left, right, declared, roles = read_checkpoints(settings().warehouse, a, b)
-    return compare_runs(left, right, declared | metrics, roles)
+    return "\n\n".join(blocks)
 
 
 def _heading(found: Comparison) -> str:
@@ -82,32 +42,39 @@ def _heading(found: Comparison) -> str:
     return "\n".join([*lines, "Drop is A - B on the same items, in points: + means that B lost, - that B gained."])
 
 
-def _tables(found: Comparison, form: str) -> Iterator[str]:
+def _tables(found: Comparison, form: Format) -> Iterator[str]:
     counted = [row for row in found.rows if row.role == "mean"]
     if counted:
         yield _table(counted, form)
     targets = [row for row in found.rows if row.role == "target"]
     if targets:
-        yield f"The target of training, not part of the mean:\n{_gap(form)}{_table(targets, form)}"
+        yield f"The target of training, not part of the mean:\n{gap(form)}{_table(targets, form)}"
     beside = [row for row in found.rows if row.role == "beside"]
     if beside:
-        yield f"Beside, each in its own unit (higher is better), never part of a mean:\n{_gap(form)}{_table(beside, form)}"
+        yield f"Beside, each in its own unit (higher is better), never part of a mean:\n{gap(form)}{_table(beside, form)}"
 
 
-def _gap(form: str) -> str:
+def gap(form: Format) -> str:
+    """What Markdown needs between a line and a table."""
     return "\n" if form == "markdown" else ""
 
 
-def _table(rows: Sequence[Row], form: str) -> str:
+def _table(rows: Sequence[Row], form: Format) -> str:
     names = ["benchmark", "metric", "n", "A", "B", "drop", "95 % interval", "lost", "gained", "p", "p (Holm)", "detectable"]
     if any(row.clusters is not None for row in rows):
         names.insert(3, "clusters")
     cells = [_cells(row, names) for row in rows]
+    return aligned(names, cells, 2, form)
+
+
+def aligned(names: Sequence[str], cells: Sequence[Sequence[str]], left: int, form: Format) -> str:
+    """A table of text whose first `left` columns are flush left and whose others are flush right."""
     widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(names)]
-    # Everything but the two names reads better to the right; text cells are not moved by `render`.
-    padded = [[c if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in cells]
-    heads = [name if i < 2 else name.rjust(w) for i, (name, w) in enumerate(zip(names, widths, strict=True))]
-    text = render(heads, [tuple(row) for row in padded], form)  # type: ignore[arg-type]
+    # Everything but names reads better to the right; text cells are not moved by `render`.
+    heads, *padded = [
+        [c if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in (names, *cells)
+    ]
+    text = render(heads, [tuple(row) for row in padded], form)
     return text.rsplit("\n", 1)[0] if form == "table" else text
 
 
@@ -116,7 +83,7 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
     told = {
         "benchmark": row.benchmark, "metric": row.metric, "n": str(row.n), "clusters": _whole(row.clusters),
         "A": _plain(row.score_a, row), "B": _plain(row.score_b, row), "drop": _signed(row.drop, row), "95 % interval": interval,
-        "lost": _whole(row.lost), "gained": _whole(row.gained), "p": _p(row.p_value), "p (Holm)": _p(row.p_holm),
+        "lost": _whole(row.lost), "gained": _whole(row.gained), "p": p_text(row.p_value), "p (Holm)": p_text(row.p_holm),
         "detectable": "" if row.detectable is None else _plain(row.detectable, row),
     }  # fmt: skip
     return [told[name] for name in names]
@@ -146,13 +113,14 @@ def _whole(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """A p-value, empty where there is none."""
     if value is None:
         return ""
     return "<0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.01 else f"{value:.2f}"
 
 
-def _reading(found: Comparison) -> str:
+def reading(found: Comparison) -> list[str]:
     """What to read into the table."""
     counted = [row for row in found.rows if row.role == "mean"]
     lines = []
@@ -181,7 +149,7 @@ def _reading(found: Comparison) -> str:
             "excluded by a large p."
         )
     lines.append("This speaks for these two checkpoints only: training B again with another seed would give other numbers.")
-    return "\n".join(lines)
+    return lines
 
 
 def _flips(found: Comparison, most: int) -> str:
@@ -200,16 +168,16 @@ def _flip(flip: Flip) -> str:
     lines = [f"--- {before.part}, doc_id {before.doc_id}, {flip.metric}"]
     told = (
         ("prompt", before.prompt),
-        ("A", _answer(before, flip.metric)),
-        ("B", _answer(after, flip.metric)),
+        ("A", answer_of(before, flip.metric)),
+        ("B", answer_of(after, flip.metric)),
         ("target", before.target),
     )
     for name, text in told:
-        lines.append(f"{name + ':':8}" + _cut(text, end=name == "prompt").replace("\n", "\n        "))
+        lines.append(f"{name + ':':8}" + cut(text, end=name == "prompt").replace("\n", "\n        "))
     return "\n".join(lines)
 
 
-def _answer(item: Item, metric: str) -> str:
+def answer_of(item: Item, metric: str) -> str:
     """The answer, and what the metric read from it where that is another text."""
     read = item.extracted.get(metric, item.response)
     if item.choices:
@@ -217,12 +185,8 @@ def _answer(item: Item, metric: str) -> str:
     return item.response if read in ("", item.response) else f"{item.response}   (read as {read})"
 
 
-def _cut(text: str, *, end: bool) -> str:
-    """At most LONGEST characters: the end of a prompt, the beginning of an answer."""
-    if len(text) <= LONGEST:
+def cut(text: str, *, end: bool, most: int = LONGEST) -> str:
+    """At most so many characters: the end of a prompt, the beginning of an answer."""
+    if len(text) <= most:
         return text
-    return (
-        f"[{len(text) - LONGEST} characters] … {text[-LONGEST:]}"
-        if end
-        else f"{text[:LONGEST]} … [{len(text) - LONGEST} characters]"
-    )
+    return f"[{len(text) - most} characters] … {text[-most:]}" if end else f"{text[:most]} … [{len(text) - most} characters]"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from retain_core.compare.settings import Setting
 from retain_core.errors import InputError
 from retain_core.imported.harness_settings import NOT_GIVEN
 from retain_core.imported.samples import Benchmark, Item, Run, count, few, refuse_foreign_results, shares
@@ -77,13 +78,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class Flip:
-    """An item that the first model had right and the second has wrong."""
+    """An item that one of the two has right and the other wrong."""
 
     benchmark: str
     item: Item
     """As the first model answered it."""
     after: Item
     metric: str
+    lost: bool
+    """Whether it is the second that has it wrong."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,17 @@ class Comparison:
     b: Run
     rows: tuple[Row, ...]
     mean: Mean | None
-    lost: tuple[Flip, ...]
+    changed: tuple[Flip, ...]
     notes: tuple[str, ...]
+    settings: tuple[Setting, ...] = ()
+    """How two arms of the home were trained differently; nothing is known of files."""
+    origin: tuple[Setting, ...] = ()
+    """Where both come from."""
+
+    @property
+    def lost(self) -> tuple[Flip, ...]:
+        """What the second lost."""
+        return tuple(flip for flip in self.changed if flip.lost)
 
 
 def compare_runs(
@@ -111,7 +123,7 @@ def compare_runs(
         if name not in {x.name for x, _ in pairs}:
             raise InputError(f"--metric: there is no benchmark {name}; both have {', '.join(x.name for x, _ in pairs)}")
     notes += _refuse_unlike(pairs)
-    rows, lost = [], []
+    rows, changed = [], []
     for x, y in pairs:
         named = (metrics or {}).get(x.name)
         if named is None and not x.metrics and len(pairs) > 1:
@@ -123,10 +135,10 @@ def compare_runs(
         for side in (x, y):
             refuse_foreign_results(side, key)
         rows.append(row)
-        lost += flips
+        changed += flips
     tested = [row.p_value if row.role == "mean" and row.p_value is not None else math.nan for row in rows]
     rows = [replace(row, p_holm=_number(p)) for row, p in zip(rows, holm(tested), strict=True)]
-    return Comparison(a, b, tuple(rows), _mean_drop(rows), tuple(lost), (*notes, *_remarks(a, b, pairs, rows)))
+    return Comparison(a, b, tuple(rows), _mean_drop(rows), tuple(changed), (*notes, *_remarks(a, b, pairs, rows)))
 
 
 def _pairs(a: Run, b: Run) -> tuple[list[tuple[Benchmark, Benchmark]], list[str]]:
@@ -265,7 +277,8 @@ def _row(
         drop_chance_corrected=float(chance_corrected_drop(drop, choices)) if choices > 1 else None,
         stderr=_number(stderr), df=df,
     )  # fmt: skip
-    return row, [Flip(x.name, p_, q, key) for (p_, q), change in zip(matched, d, strict=True) if binary and change > 0]
+    changed = zip(matched, d, strict=True) if binary else ()
+    return row, [Flip(x.name, p_, q, key, bool(change > 0)) for (p_, q), change in changed if change]
 
 
 def _labels(benchmark: Benchmark) -> list[str] | None:
