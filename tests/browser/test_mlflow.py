@@ -1,0 +1,108 @@
+"""MLflow's own pages of a finished study: the runs, all arms compared, the study's page as an artifact."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from playwright.sync_api import ConsoleMessage, Page, expect
+
+pytestmark = pytest.mark.browser
+
+NOISE = ("/mlflow/users/current", "ResizeObserver loop completed with undelivered notifications")
+"""MLflow's own: it asks who is logged in where nobody can, and its layout complains of itself."""
+WAIT = 30_000
+
+
+@pytest.fixture(scope="module")
+def served(finished_home, tmp_path_factory):
+    """Address of an MLflow server on a copy of the finished home's database, and a client of it."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(finished_home / "mlflow.db", folder / "mlflow.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *command, "--port", str(port)], cwd=folder, env=environment, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        address = f"http://127.0.0.1:{port}"
+        try:
+            _wait_for(f"{address}/health", server)
+            yield address, MlflowClient(address)
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(30)
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert server.poll() is None
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail("mlflow did not start in two minutes")
+
+
+@pytest.fixture
+def page(served, watched):
+    """A page that fails the test at its end when there was an error on the console that is not MLflow's own."""
+    errors: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        text = f"{message.text} {message.location.get('url', '')}"
+        if message.type == "error" and not any(noise in text for noise in NOISE):
+            errors.append(text)
+
+    watched.page.on("console", note)
+    watched.page.goto(f"{served[0]}/#/experiments?workflowType=machine_learning")
+    yield watched.page
+    assert errors == []
+
+
+def test_the_experiment_lists_the_study_and_its_arms(served, page: Page):
+    page.get_by_role("link", name="smoke", exact=True).click(timeout=WAIT)
+    page.get_by_text("Training runs").or_(page.get_by_text("Runs", exact=True)).first.click(timeout=WAIT)
+    expect(page.get_by_role("link", name="study smoke")).to_be_visible(timeout=WAIT)
+    page.get_by_text("Expand rows").click()
+    for name in ("sft-lr1e-3-s0", "grpo-lr1e-3-s0", "learning_rate_0-lr0-s0"):
+        expect(page.get_by_role("link", name=name)).to_be_visible(timeout=WAIT)
+
+
+def test_all_arms_compared_are_lines_over_method_learning_rate_gain_and_drop(served, page: Page):
+    address, client = served
+    experiment = client.get_experiment_by_name("smoke").experiment_id
+    arms = [run.info.run_id for run in client.search_runs([experiment]) if "mlflow.parentRunId" in run.data.tags]
+    page.goto(f"{address}/#/compare-runs?runs={json.dumps(arms)}&experiments={json.dumps([experiment])}")
+    expect(page.get_by_text("Comparing 3 Runs from 1 Experiment")).to_be_visible(timeout=WAIT)
+    axes = page.locator(".parcoords .axis-title")
+    expect(axes).to_have_text(["algorithm", "learning_rate", "method", "gain"], timeout=WAIT)
+    page.locator("[class*=select]").filter(has_text="gain").last.click()
+    page.get_by_text("drop", exact=True).last.click()
+    expect(axes).to_have_text(["algorithm", "learning_rate", "method", "gain", "drop"], timeout=WAIT)
+
+
+def test_the_study_run_shows_its_description_and_its_page(served, page: Page):
+    address, client = served
+    experiment = client.get_experiment_by_name("smoke").experiment_id
+    (parent,) = [run for run in client.search_runs([experiment]) if "mlflow.parentRunId" not in run.data.tags]
+    page.goto(f"{address}/#/experiments/{experiment}/runs/{parent.info.run_id}")
+    expect(page.get_by_text("What did teaching countdown cost lab/smoke?")).to_be_visible(timeout=WAIT)
+    page.goto(f"{address}/#/experiments/{experiment}/runs/{parent.info.run_id}/artifacts/report/index.html")
+    shown = page.frame_locator("iframe").locator("h1")
+    expect(shown).to_contain_text("What did teaching", timeout=WAIT)
