@@ -69,6 +69,17 @@ def status() -> None:
 
 
 @app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="remove it; without this nothing is changed")] = False,
+    every: Annotated[bool, typer.Option("--all", help="a line for each thing instead of one for each sort")] = False,
+) -> None:
+    """Show what nothing in the home needs any more, with sizes and ages, and remove it when told."""
+    from retain_core.commands import gc_text
+
+    print(gc_text(delete, every))
+
+
+@app.command()
 def report(name: Annotated[str, typer.Argument(help="name of a study", metavar="NAME")]) -> None:
     """Write the page of a study again from the warehouse and say where it is."""
     from retain_core.commands import report_path
