@@ -105,6 +105,7 @@ def _planned(plan: StudyPlan, store: Store) -> str:
             _counts(plan.arms),
             *cost_lines([plan], store, parallel_arms(study)),
             *disk_lines([plan], store, parallel_arms(study), free_bytes(store)),
+            *study.own.notes(),
             "",
             *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]

@@ -13,7 +13,6 @@ from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.lab.dataset import PROBE_TEXTS
 from retain_core.lab.spec import LabSpec
 from retain_core.own.benchmark import OwnBenchmark
-from retain_core.own.files import read_rows
 from retain_core.plan import StudyPlan
 from retain_core.references import Reference, references_of
 from retain_core.store import Store
@@ -30,6 +29,7 @@ _ANSWER, _LONG_ANSWER = 62, 600
 """Bytes of an answer with its scores, compressed (measured): of a lab model, and of one that answers in paragraphs."""
 _OTHERS = {
     "dataset": 1_200_000, "base_samples": 13_000, "support": 11_000, "divergence": 11_500, "arm": 9_000, "traces": 175_000,
+    "overlap": 1_500,
 }  # fmt: skip
 """Bytes of what hardly depends on the study (measured in the lab)."""
 _WAREHOUSE, _EMPTY = 0.55, 9_000_000
@@ -106,7 +106,7 @@ def _item_count(plan: StudyPlan, benchmark: Benchmark) -> int:
         return int(found.meta["n"])
     if isinstance(own, OwnBenchmark):
         return max((_lines(Path(file)) for file in own.yaml.files if file.endswith((".jsonl", ".json", ".csv"))), default=0)
-    return len(read_rows(own.items.path))
+    return len(own.rows("items"))
 
 
 @lru_cache(maxsize=64)

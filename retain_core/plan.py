@@ -21,6 +21,7 @@ from retain_core.lab.base import base_key
 from retain_core.lab.dataset import dataset_inputs
 from retain_core.lab.spec import LabSpec, lab_spec
 from retain_core.methods import Method
+from retain_core.overlap import overlap_inputs
 from retain_core.store import Artifact, Store, key_of
 from retain_core.study import Study
 from retain_core.support import support_key
@@ -76,6 +77,8 @@ class StudyPlan:
     support: Artifact | None
     support_key: str
     arms: list[PlannedArm] = field(default_factory=list)
+    overlap: Artifact | None = None
+    """How much of what it trains on it is evaluated on."""
 
     @property
     def done(self) -> bool:
@@ -151,6 +154,7 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
         support_key=support,
     )
     plan.base_samples = store.find("base_samples", key_of(plan.divergence_settings.inputs()))
+    plan.overlap = store.find("overlap", key_of(overlap_inputs(plan)))
     plan.arms = [plan_arm(spec, store) for spec in arm_specs(study, base, world, dataset_key)]
     return plan
 

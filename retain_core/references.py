@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from retain_core.arms import weights_key
 from retain_core.evaluation.evaluate import EvaluationPlan, own_items
+from retain_core.overlap import overlap_inputs
 from retain_core.plan import StudyPlan
 from retain_core.store import key_of
 from retain_core.training.traces import teacher
 
 Reference = tuple[str, str]
 """Kind and key of an artifact."""
-KINDS = ("base", "dataset", "items", "base_samples", "support", "evaluation", "divergence", "arm", "weights", "traces")
+KINDS = (
+    "base",
+    "dataset",
+    "items",
+    "base_samples",
+    "support",
+    "evaluation",
+    "divergence",
+    "arm",
+    "weights",
+    "traces",
+    "overlap",
+)
 """The kinds that studies look up by key."""
 
 
@@ -20,6 +33,7 @@ def references_of(plan: StudyPlan) -> dict[Reference, str]:
         ("dataset", plan.dataset_key): "",
         ("base_samples", key_of(plan.divergence_settings.inputs())): "",
         ("support", plan.support_key): "",
+        ("overlap", key_of(overlap_inputs(plan))): "",
     }
     if plan.base.lab:
         found["base", plan.base.fingerprint] = ""

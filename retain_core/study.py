@@ -161,6 +161,12 @@ class Primary(_Model):
         return self
 
 
+class Data(_Model):
+    """What is done about bad rows in the study's own files."""
+
+    bad_rows: float = Field(0.0, ge=0, lt=1, description="share of a file's rows that may be left out; 0 refuses the first")
+
+
 class Execution(_Model):
     """How arms are run here; does not change what is measured, except the threads."""
 
@@ -210,6 +216,7 @@ class Study(_Model):
     primary: Primary | None = None
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
+    data: Data = Field(Data(), description="bad rows in the study's own files")
     own: Own = Field(Own(), description="filled in: what the study's own files held when it was read")
 
     @model_validator(mode="before")
@@ -389,4 +396,5 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        return digest({**self.model_dump(mode="json"), "own": self.own.content()}, 16)
+        said = self.model_dump(mode="json", exclude={"data"} if self.data == Data() else None)
+        return digest({**said, "own": self.own.content()}, 16)

@@ -14,7 +14,7 @@ from retain_core.errors import InputError
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
-from retain_core.study import Base, Budget, Cross, Execution, Primary, Retention, Study, unknown
+from retain_core.study import Base, Budget, Cross, Data, Execution, Primary, Retention, Study, unknown
 
 Where = tuple[int | str, ...]
 """The place of a value in a study file: keys and positions, outermost first."""
@@ -110,7 +110,7 @@ def _sentence(error: Any, where: Where) -> str:
 def _keys_at(where: Where) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
-        "execution": Execution, "cross": Cross, "target": TargetFiles,
+        "execution": Execution, "data": Data, "cross": Cross, "target": TargetFiles,
     }  # fmt: skip
     if where:
         return list(models[str(where[0])].model_fields)
