@@ -61,6 +61,15 @@ def plan(study: StudyFile) -> None:
 
 
 @app.command()
+def prefetch(study: StudyFile) -> None:
+    """Fetch the models and data sets of the hub that a study names, so that it runs without a network."""
+    from retain_core.commands import prefetch_lines
+
+    for line in prefetch_lines(study):
+        print(line, flush=True)
+
+
+@app.command()
 def status() -> None:
     """Show the studies of this home and how far they are."""
     from retain_core.commands import status_text
@@ -149,11 +158,12 @@ def simulate(
 def main() -> None:
     """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
     from retain_core.errors import RetainError
+    from retain_core.redact import redact
 
     try:
         app()
     except RetainError as error:
-        print(f"retain: {error}", file=sys.stderr)
+        print(f"retain: {redact(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -110,6 +111,14 @@ def _planned(plan: StudyPlan, store: Store) -> str:
             *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]
     )
+
+
+def prefetch_lines(path: Path) -> Iterator[str]:
+    """Fetch what a study file names on the hub; a line for each thing as it comes."""
+    from retain_core.cross import load_studies
+    from retain_core.prefetch import prefetch
+
+    yield from prefetch(load_studies(path).studies)
 
 
 def status_text() -> str:

@@ -14,6 +14,7 @@ from retain_core.errors import InputError
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
+from retain_core.redact import secret_in
 from retain_core.study import Base, Budget, Cross, Data, Execution, Primary, Retention, Study, unknown
 
 Where = tuple[int | str, ...]
@@ -84,6 +85,11 @@ def read_study(path: str | Path) -> StudyText:
         raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"the study file {path} is not UTF-8 text") from None
+    if name := secret_in(text):
+        raise InputError(
+            f"{path}: holds the value of the environment variable {name}; studies are stored and shown, "
+            "so let your code read the variable instead"
+        )
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text)

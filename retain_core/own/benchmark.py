@@ -37,6 +37,9 @@ class OwnBenchmark(Sealed):
     left_out: dict[str, tuple[LeftOut, ...]] = Field(default_factory=dict)
     """Data file -> its bad rows that the study goes on without."""
 
+    hub_data: str | None = None
+    """The data set of the hub that its items come from; None where they lie in local files."""
+
     @property
     def content(self) -> str:
         """Hash of the YAML and of all that it names, as it is asked."""
@@ -88,10 +91,13 @@ def seal_benchmark(
     for entry in config.get("metric_list") or []:
         if first.split(",")[0] == entry["metric"] and entry.get("higher_is_better") is False:
             raise InputError(f"{path}: {first} has higher_is_better: false, and a drop is a loss only where higher is better")
+    if (config.get("dataset_kwargs") or {}).get("trust_remote_code"):
+        raise InputError(f"{path}: dataset_kwargs has trust_remote_code: true; retain never runs the code of a data set")
     _refuse_globs(path, config)
     return OwnBenchmark(
         yaml=seal([*files, *_data(config, path.parent)]), metrics=(first, *(m for m in known if m != first)), choices=choices,
         cluster=cluster, left_out=_left_out(config, path.parent, cluster, bad_rows),
+        hub_data=config["dataset_path"] if _on_hub(config, path.parent) else None,
     )  # fmt: skip
 
 
@@ -185,6 +191,14 @@ def _left_out(config: dict[str, Any], folder: Path, cluster: str | None, share: 
     return {file: gone for file, gone in found.items() if gone}
 
 
+def _on_hub(config: dict[str, Any], folder: Path) -> bool:
+    """Whether the items come from a data set of the hub: `owner/name`, or a name that is no reader of local files."""
+    reader = config.get("dataset_path")
+    if not isinstance(reader, str) or "custom_dataset" in config or (folder / reader).exists():
+        return False
+    return not _data(config, folder) and reader not in ("json", "csv", "parquet", "text", "arrow")
+
+
 def _asked_with(config: dict[str, Any]) -> set[str]:
     """Fields of a document that a prompt or its right answer is made of, whatever the document says.
 
@@ -228,6 +242,7 @@ def load_task(path: Path, content: str, left_out: tuple[tuple[str, tuple[LeftOut
     from lm_eval.tasks._yaml_loader import load_yaml
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    config: dict[str, Any] = {}
     try:
         config = load_yaml(path)
         for key in ("dataset_path", "dataset_kwargs"):
@@ -244,6 +259,12 @@ def load_task(path: Path, content: str, left_out: tuple[tuple[str, tuple[LeftOut
                     [config | {"dataset_kwargs": {**config.get("dataset_kwargs", {}), **options}}]
                 )
     except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        if _on_hub(config, path.parent):
+            raise RetainError(
+                f"{path}: the data set {config['dataset_path']} is not in the local cache of the hub; "
+                f"fetch it with `retain prefetch STUDY.yaml`, which needs a network once ({type(error).__name__}: {said})"
+            ) from error
         raise RetainError(f"lm-eval cannot load {path}: {type(error).__name__}: {error}") from error
     return next(iter(tasks["tasks"].values()))
 
