@@ -157,7 +157,7 @@ def simulate(
 
 def main() -> None:
     """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
-    from retain_core.errors import RetainError
+    from retain_core.errors import FULL, RetainError, disk_is_full
     from retain_core.redact import redact
 
     try:
@@ -167,6 +167,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        print(f"retain: {FULL}", file=sys.stderr)
+        sys.exit(RetainError.exit_code)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from retain_core.errors import InputError
+from retain_core.errors import RetainError
 from retain_core.imported.store import imported_studies, read_imported
 from retain_core.plan import plan_study
 from retain_core.references import KINDS, Reference, references_of
@@ -88,14 +88,18 @@ def references(store: Store) -> tuple[set[Reference], list[str]]:
     needed: set[Reference] = set()
     unread = []
     for name in studies(store):
-        known = revisions_of(store, name)
+        try:
+            known = revisions_of(store, name)
+        except RetainError as error:
+            unread.append(str(error))
+            continue
         keep = next(r for r in known if r.current).spec["keep"]
         for revision in known:
             try:
                 study = Study.model_validate({**revision.spec, "keep": keep})
                 # Planned against an empty store: only the keys are wanted, and no byte is read.
                 needed |= references_of(plan_study(study, Store(store.root / ".nothing", read_only=True))).keys()
-            except (InputError, ValueError) as error:
+            except (RetainError, ValueError) as error:
                 unread.append(f"{name}, revision {revision.number}: {str(error).splitlines()[0]}")
     for name in imported_studies(store):
         models = found.models if (found := read_imported(store, name)) else []

@@ -13,12 +13,14 @@ WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"
 """The files of a model that are fetched, of its top folder only: no pickles and no code."""
 UNWANTED = ("*/*", "consolidated*")
 """Sub-folders, and a second copy of the weights in a format of their maker."""
+LONGEST = 96
+"""Characters of an id, as the hub allows them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_hub_id(model: str) -> bool:
     """Whether a name is that of a model of the hub: `owner/name`, and no folder here."""
-    return HUB_ID.fullmatch(model) is not None and not Path(model).exists()
+    return len(model) <= LONGEST and HUB_ID.fullmatch(model) is not None and not Path(model).exists()
 
 
 def cached(model: str, revision: str | None) -> Path | None:

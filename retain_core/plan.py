@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,7 @@ def template_hash(folder: Path) -> str:
     single, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     text = ""
     if single.is_file():
-        text = single.read_text(encoding="utf-8")
+        text = _text(single)
     elif config.is_file():
         text = _json("model", config).get("chat_template") or ""
     return digest(text, 16)
@@ -273,7 +274,7 @@ def _model_folder(what: str, model: str, revision: str | None) -> Path:
                 "fetch it with `retain prefetch STUDY.yaml`, which needs a network once"
             )
         folder = found
-    if not (folder / "config.json").is_file():
+    if not os.path.isfile(folder / "config.json"):
         raise InputError(
             f"{what}: no model at {model!r}: give a folder that holds config.json and safetensors weights "
             "or the id of a model of the hub"
@@ -288,7 +289,10 @@ def _refuse_code(what: str, folder: Path) -> None:
     Raises InputError.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    parts = [single.name] if single.is_file() else _json(what, index).get("weight_map", {}).values() if index.is_file() else []
+    parts: list[str] = [single.name] if single.is_file() else []
+    if not parts and index.is_file():
+        weights = _json(what, index).get("weight_map")
+        parts = [str(part) for part in weights.values()] if isinstance(weights, dict) else []
     if not parts:
         raise InputError(
             f"{what}: {str(folder)!r} holds no .safetensors weights (model.safetensors, or its index); "
@@ -308,10 +312,18 @@ def _refuse_code(what: str, folder: Path) -> None:
         )
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
 def _json(what: str, path: Path) -> dict[str, Any]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: cannot read {path}: {str(error).splitlines()[0]}") from None
     if not isinstance(body, dict):
         raise InputError(f"{what}: {path} holds no JSON object")

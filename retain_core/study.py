@@ -140,8 +140,8 @@ class Retention(_Model):
 class Budget(_Model):
     """What every method may spend; matched over methods."""
 
-    updates: PositiveInt = 160
-    sequences_per_update: PositiveInt = 64
+    updates: PositiveInt = Field(160, le=10**9)
+    sequences_per_update: PositiveInt = Field(64, le=10**9)
 
 
 class Primary(_Model):
@@ -209,7 +209,7 @@ class Study(_Model):
     learning_rates: tuple[float, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     budget: Budget = Budget()
-    checkpoints: PositiveInt = Field(4, description="per arm, log-spaced, the last always")
+    checkpoints: PositiveInt = Field(4, le=1000, description="per arm, log-spaced, the last always")
     interpolate: tuple[float, ...] = Field(
         (), description="blend every method's last checkpoint with the base: shares of the checkpoint between 0 and 1"
     )

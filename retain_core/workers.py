@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from retain_core.errors import RetainError
+from retain_core.errors import FULL, RetainError, disk_is_full
 from retain_core.redact import redact
 
 _context = multiprocessing.get_context("forkserver")
@@ -103,6 +103,7 @@ def _child(job: str, arguments: dict[str, Any], log: str, result: Connection, li
         except BaseException as error:
             print(redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
             text = str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}"
+            text = FULL if disk_is_full(error) else text
             with contextlib.suppress(OSError):
                 result.send(redact(text) or type(error).__name__)
             sys.exit(1)

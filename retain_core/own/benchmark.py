@@ -21,6 +21,7 @@ from retain_core.canonical import digest
 from retain_core.errors import InputError, RetainError
 from retain_core.own.files import Sealed, Source, module_file, seal
 from retain_core.own.rows import LeftOut, examine_documents, refuse_beyond, without_lines
+from retain_core.yaml_text import parse_yaml
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default."""
@@ -119,13 +120,12 @@ def score_name(metric: str, name_of_filter: str) -> str:
 def _read(path: Path, within: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[Path]]:
     """A YAML file with those it includes, and every YAML and Python file that it is made of."""
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
+    _, config = parse_yaml(path, text, _Loader)
     if not isinstance(config, dict):
         raise InputError(f"{path}: a benchmark is a mapping with `task: <name>`")
     files = [path, *_modules(config, path)]

@@ -135,11 +135,13 @@ def module_file(name: str, where: list[str] | None) -> Path | None:
 
 
 def _refuse_missing(what: str, path: Path, function: str) -> None:
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         names = symtable.symtable(text, str(path), "exec")
     except SyntaxError as error:
         raise InputError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
     known = {symbol.get_name() for symbol in names.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     if function not in known and "import *" not in text:
         raise InputError(f"{what}: {path} has no function {function!r}")

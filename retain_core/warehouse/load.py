@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from retain_core.canonical import canonical_json
-from retain_core.errors import RetainError
+from retain_core.errors import FULL, RetainError, disk_is_full
 from retain_core.evaluation.answers import ANSWERS, SCORES
 from retain_core.evaluation.divergence import ROWS
 from retain_core.published import load_published
@@ -68,7 +68,18 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def load_contents(path: Path, contents: Contents) -> LoadResult:
-    """Bring the warehouse up to date with one study."""
+    """Bring the warehouse up to date with one study. Raises RetainError when the disk is full or the file is damaged."""
+    try:
+        return _load(path, contents)
+    except duckdb.Error as error:
+        if disk_is_full(error):
+            raise RetainError(FULL) from error
+        if "corrupt" in str(error).lower():
+            raise RetainError(f"{path} is damaged; delete it and run again: it is an index and is built anew") from error
+        raise
+
+
+def _load(path: Path, contents: Contents) -> LoadResult:
     con = connect(path)
     try:
         con.begin()

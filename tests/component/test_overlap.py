@@ -9,6 +9,7 @@ from retain_core.evaluation.benchmarks import own_benchmark
 from retain_core.overlap import measure_overlap
 from retain_core.own.items import prepare_items, read_items
 from retain_core.plan import plan_study
+from retain_core.revisions import declare
 from retain_core.store import Store
 from retain_core.study_file import load_study
 from retain_core.warehouse.contents import contents_of
@@ -54,7 +55,7 @@ def test_a_benchmark_is_asked_without_its_bad_rows_and_the_warehouse_says_which(
     plan = plan_study(study, store)
     prepare_dataset(store, plan.world)
     measure_overlap(plan, store)
-    load_contents(tmp_path / "w.duckdb", contents_of(plan_study(study, store), [], {}))
+    load_contents(tmp_path / "w.duckdb", contents_of(plan_study(study, store), declare(store, study), {}))
     with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
         left = con.execute("SELECT part, file, line, reason FROM left_out WHERE study = 'own_method' ORDER BY line").fetchall()
         counts = con.execute("SELECT benchmark, n_items, n_exact, n_near FROM overlap ORDER BY 1").fetchall()

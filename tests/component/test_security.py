@@ -168,16 +168,16 @@ def test_answers_and_names_of_others_are_shown_as_text(tmp_path, at):
     for label in ("base", "tuned"):
         folder = tmp_path / "files" / label
         shutil.copytree(ROOT / "docs" / "examples" / label, folder)
-        for file in folder.rglob("samples_colours_*.jsonl"):
+        for file in folder.rglob("samples_sums_*.jsonl"):
             rows = [json.loads(line) for line in file.read_text().splitlines()]
             for row in rows:
                 row["resps"] = [[EVIL]] if label == "tuned" else row["resps"]
                 row["filtered_resps"] = [EVIL] if label == "tuned" else row["filtered_resps"]
                 row["exact_match"] = float(label == "base")
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            file.rename(file.with_name(file.name.replace("colours", "x'; DROP TABLE arms; --<script>")))
+            file.rename(file.with_name(file.name.replace("sums", "x'; DROP TABLE arms; --<script>")))
         for file in folder.rglob("results_*.json"):
-            file.write_text(file.read_text().replace('"colours"', json.dumps("x'; DROP TABLE arms; --<script>")))
+            file.write_text(file.read_text().replace('"sums"', json.dumps("x'; DROP TABLE arms; --<script>")))
         import_text(folder, f"pets/{label}", None, None)
     found = query(tmp_path / "home" / "warehouse.duckdb", "SELECT count(*) AS n FROM arms", "csv")
     assert found == "n\n2"
