@@ -9,7 +9,6 @@ from pathlib import Path
 
 import duckdb
 import psutil
-import pyarrow.parquet as pq
 
 PLANTED = {
     name: f"planted-{secrets.token_hex(12)}"
@@ -23,6 +22,8 @@ def contents(path: Path) -> Iterator[str]:
     """What a file says: its bytes as they are, and decoded where it is a table or a database."""
     yield path.read_bytes().decode("latin-1")
     if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
         yield str(pq.read_table(path).to_pylist())
     elif path.suffix == ".duckdb":
         with duckdb.connect(str(path), read_only=True) as con:

@@ -108,8 +108,7 @@ def test_what_other_programs_add_to_the_cache_changes_no_result(fetched, files, 
     assert fingerprint() != before
 
 
-@pytest.mark.parametrize("endpoint", ["unreachable", "there"])
-@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(("command", "endpoint"), [("run", "unreachable"), ("plan", "there")])
 def test_without_prefetch_a_command_says_at_once_what_to_do(files, hub, tmp_path, command, endpoint):
     hub.asked.clear()
     started = time.monotonic()

@@ -15,6 +15,7 @@ import pytest
 from flows.cli import main
 from retain_core.commands import import_text
 from retain_core.errors import InputError
+from retain_core.imported.samples import read_run
 from retain_core.plan import base_reference
 from retain_core.redact import redact, secret_in, secrets
 from retain_core.settings import settings
@@ -173,7 +174,6 @@ def test_answers_and_names_of_others_are_shown_as_text(tmp_path, at):
             for row in rows:
                 row["resps"] = [[EVIL]] if label == "tuned" else row["resps"]
                 row["filtered_resps"] = [EVIL] if label == "tuned" else row["filtered_resps"]
-                row["exact_match"] = float(label == "base")
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
             file.rename(file.with_name(file.name.replace("sums", "x'; DROP TABLE arms; --<script>")))
         for file in folder.rglob("results_*.json"):
@@ -188,6 +188,19 @@ def test_answers_and_names_of_others_are_shown_as_text(tmp_path, at):
     assert "--<script>" not in page
     assert "<img src=x" not in page
     assert "DROP TABLE arms; --&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("spoil", [{"resps": [["x"], ["y"]]}, {"resps": [[None]]}, {"arguments": 3}])
+def test_a_sample_of_another_shape_is_one_sentence(tmp_path, spoil):
+    folder = tmp_path / "base"
+    shutil.copytree(ROOT / "docs" / "examples" / "base", folder)
+    (file,) = folder.glob("samples_colours_*.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[2] |= spoil
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"samples_colours_.*, line 3: not a sample") as caught:
+        read_run(folder, None)
+    assert "\n" not in str(caught.value)
 
 
 # Queries
