@@ -7,6 +7,10 @@ import errno
 FULL = "the disk is full; free some space (`retain gc` shows what can go) and run again: what is finished is kept"
 
 
+_NO_ROOM = ("No space left on device", "database or disk is full")
+"""In the words of the system and of SQLite."""
+
+
 class RetainError(Exception):
     """Something failed while running. Exit code 1."""
 
@@ -28,7 +32,7 @@ def disk_is_full(error: BaseException) -> bool:
     seen: BaseException | None = error
     while seen is not None:
         number = getattr(seen, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(seen):
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(seen) for words in _NO_ROOM):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -74,7 +74,7 @@ def load_contents(path: Path, contents: Contents) -> LoadResult:
     except duckdb.Error as error:
         if disk_is_full(error):
             raise RetainError(FULL) from error
-        if "corrupt" in str(error).lower():
+        if _is_damage(error):
             raise RetainError(f"{path} is damaged; delete it and run again: it is an index and is built anew") from error
         raise
 
@@ -108,15 +108,21 @@ def _run(con: duckdb.DuckDBPyConnection, name: str) -> None:
     con.execute(files("retain_core.warehouse").joinpath(name).read_text(encoding="utf-8"))
 
 
+def _is_damage(error: duckdb.Error) -> bool:
+    return "corrupt" in str(error).lower()
+
+
 def _version(path: Path) -> int | None:
     try:
         with duckdb.connect(str(path), read_only=True) as con:
             found = con.execute("SELECT version FROM schema_version").fetchone()
     except (duckdb.CatalogException, duckdb.InvalidInputException):
         return None
-    except duckdb.IOException as error:
-        if "lock" in str(error).lower():
+    except duckdb.Error as error:
+        if "lock on file" in str(error):
             raise RetainError(f"{path} is open in another program; close it and run again") from None
+        if not isinstance(error, duckdb.IOException) and not _is_damage(error):
+            raise
         return None
     return int(found[0]) if found else None
 
