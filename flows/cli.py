@@ -61,11 +61,31 @@ def plan(study: StudyFile) -> None:
 
 
 @app.command()
+def prefetch(study: StudyFile) -> None:
+    """Fetch the models and data sets of the hub that a study names, so that it runs without a network."""
+    from retain_core.commands import prefetch_lines
+
+    for line in prefetch_lines(study):
+        print(line, flush=True)
+
+
+@app.command()
 def status() -> None:
     """Show the studies of this home and how far they are."""
     from retain_core.commands import status_text
 
     print(status_text())
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="remove it; without this nothing is changed")] = False,
+    every: Annotated[bool, typer.Option("--all", help="a line for each thing instead of one for each sort")] = False,
+) -> None:
+    """Show what nothing in the home needs any more, with sizes and ages, and remove it when told."""
+    from retain_core.commands import gc_text
+
+    print(gc_text(delete, every))
 
 
 @app.command()
@@ -140,15 +160,21 @@ def simulate(
 
 def main() -> None:
     """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
-    from retain_core.errors import RetainError
+    from retain_core.errors import FULL, RetainError, disk_is_full
+    from retain_core.redact import redact
 
     try:
         app()
     except RetainError as error:
-        print(f"retain: {error}", file=sys.stderr)
+        print(f"retain: {redact(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        print(f"retain: {FULL}", file=sys.stderr)
+        sys.exit(RetainError.exit_code)
 
 
 if __name__ == "__main__":

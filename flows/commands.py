@@ -81,7 +81,7 @@ def _run(file: StudyFile) -> int:
 def _refresh(study: Study, config: Settings) -> bool:
     """Bring warehouse, MLflow and report up to date when nothing has to be trained or evaluated."""
     with run.open_study(study, config) as running:
-        for sentence in running.store.damaged:
+        for sentence in [*running.store.damaged, *study.own.notes()]:
             print(f"retain: {sentence}", file=sys.stderr)
         if not running.plan.done:
             to_do = len(running.missing_arms)

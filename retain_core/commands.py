@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -54,6 +55,7 @@ def plan_text(path: Path) -> str:
     """Every arm of a study file with what is done and what is missing, and what that will cost."""
     from retain_core.cost import cost_lines
     from retain_core.cross import load_studies
+    from retain_core.disk import disk_lines, free_bytes
     from retain_core.plan import plan_study
     from retain_core.run import parallel_arms
     from retain_core.store import Store
@@ -68,6 +70,7 @@ def plan_text(path: Path) -> str:
     whole = [
         f"{file.name}: {len(plans)} studies, {_counts(arms)}",
         *cost_lines(plans, store, parallel_arms(file.studies[0])),
+        *disk_lines(plans, store, parallel_arms(file.studies[0]), free_bytes(store)),
         *(f"then {small} predicts {large} on {target}" for small, large, target in file.steps_up()),
     ]
     return "\n".join([*(f"{plan.study.study}\n\n{text}\n" for plan, text in zip(plans, texts, strict=True)), *whole])
@@ -82,6 +85,7 @@ def _planned(plan: StudyPlan, store: Store) -> str:
     """One study of a file, arm by arm."""
     from retain_core.cost import cost_lines, seconds_per_seed
     from retain_core.detectable import detectable_lines
+    from retain_core.disk import disk_lines, free_bytes
     from retain_core.run import parallel_arms
 
     study = plan.study
@@ -101,10 +105,20 @@ def _planned(plan: StudyPlan, store: Store) -> str:
             f"base {study.base.model}: {base}",
             _counts(plan.arms),
             *cost_lines([plan], store, parallel_arms(study)),
+            *disk_lines([plan], store, parallel_arms(study), free_bytes(store)),
+            *study.own.notes(),
             "",
             *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]
     )
+
+
+def prefetch_lines(path: Path) -> Iterator[str]:
+    """Fetch what a study file names on the hub; a line for each thing as it comes."""
+    from retain_core.cross import load_studies
+    from retain_core.prefetch import prefetch
+
+    yield from prefetch(load_studies(path).studies)
 
 
 def status_text() -> str:
@@ -181,3 +195,40 @@ def report_path(name: str) -> Path:
 
     config = settings()
     return write_report(config.warehouse, config.reports, name)
+
+
+def gc_text(delete: bool, every: bool) -> str:
+    """What nothing in the home needs, with sizes and ages; removed when told."""
+    from itertools import groupby
+
+    from retain_core.disk import size_text
+    from retain_core.housekeeping import leftovers, remove_leftovers
+    from retain_core.store import Store
+
+    config = settings()
+    store = Store(config.artifacts, read_only=True)
+    known = remove_leftovers(store, config.home) if delete else leftovers(store)
+    if every:
+        rows: list[tuple[object, ...]] = [(x.what, x.why, size_text(x.bytes), _age(x.age), str(x.path)) for x in known.found]
+        columns = ["what", "why", "size", "age", "path"]
+    else:
+        groups = [list(group) for _, group in groupby(known.found, lambda x: (x.what, x.why))]
+        rows = []
+        for group in groups:
+            ages = [x.age for x in group]
+            size = size_text(sum(x.bytes for x in group))
+            rows.append((len(group), group[0].what, group[0].why, size, _age(min(ages)), _age(max(ages))))
+        columns = ["count", "what", "why", "size", "youngest", "oldest"]
+    notes = [f"no artifact is listed, it may be that of a text that cannot be read: {sentence}" for sentence in known.unread]
+    if not known.found:
+        return "\n".join([f"nothing in {config.home} can be removed", *notes])
+    total = size_text(sum(x.bytes for x in known.found))
+    done = f"removed {total}" if delete else f"{total} in all; `retain gc --delete` removes it"
+    return "\n".join([render(columns, rows, "table").rsplit("\n", 1)[0], "", done, *notes])
+
+
+def _age(seconds: float) -> str:
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

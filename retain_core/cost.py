@@ -21,7 +21,7 @@ _VOCABULARY = 180 + len(PRIVATE)
 
 def parameter_count(plan: StudyPlan) -> int:
     """Parameters of the base, from its safetensors headers or, for a lab base to be trained, from its shape."""
-    files = sorted(plan.base_path.glob("*.safetensors")) if plan.base_ready else []
+    files = sorted(plan.base_path.glob("*.safetensors")) if plan.base_ready or plan.base.lab is None else []
     if files:
         return sum(math.prod(shape) for file in files for shape in _shapes(file))
     spec: LabSpec = plan.base.lab or plan.world

@@ -1,5 +1,15 @@
 """Errors that a user should read as one sentence, with the exit code of the command line."""
 
+from __future__ import annotations
+
+import errno
+
+FULL = "the disk is full; free some space (`retain gc` shows what can go) and run again: what is finished is kept"
+
+
+_NO_ROOM = ("No space left on device", "database or disk is full")
+"""In the words of the system and of SQLite."""
+
 
 class RetainError(Exception):
     """Something failed while running. Exit code 1."""
@@ -15,3 +25,14 @@ class InputError(RetainError):
     """The user's input is wrong: the message says what, where, and what to do. Exit code 2."""
 
     exit_code = 2
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that there is no room: libraries wrap it in errors of their own."""
+    seen: BaseException | None = error
+    while seen is not None:
+        number = getattr(seen, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(seen) for words in _NO_ROOM):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

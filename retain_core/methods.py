@@ -55,6 +55,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """What a dial that was left at null means to an algorithm."""
 
 
+SEEDS = 2**32
+"""NumPy takes no larger seed."""
+
+
 def interpolated(label: str) -> str:
     """The label of the curve from the base to a method's last checkpoints through their blends."""
     return f"{label}_interpolated"
@@ -71,6 +75,8 @@ def check_seeds(value: tuple[int, ...]) -> tuple[int, ...]:
     """Seeds as they may stand in a study. Raises ValueError."""
     if any(seed < 0 for seed in value):
         raise ValueError("a seed cannot be negative")
+    if any(seed >= SEEDS for seed in value):
+        raise ValueError(f"a seed is below {SEEDS}")
     return _check_distinct(value, "seed")
 
 

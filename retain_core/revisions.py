@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from retain_core.errors import InputError
+from pydantic import TypeAdapter
+
+from retain_core.errors import InputError, RetainError
 from retain_core.methods import interpolated
 from retain_core.own.study import Own
 from retain_core.stats.sequential import MOST_LOOKS
 from retain_core.store import Store, write_atomically
 from retain_core.study import Study
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,19 @@ def revisions_of(store: Store, study: str) -> list[Revision]:
     path = store.root / "studies" / f"{study}.json"
     if not path.is_file():
         return []
-    return [Revision(**{**entry, "looks": tuple(entry["looks"])}) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    found = read_record(path, TypeAdapter(list[Revision]))
+    if sum(revision.current for revision in found) != 1:
+        raise RetainError(f"{path} is damaged: exactly one revision is the current one")
+    return found
+
+
+def read_record(path: Path, shape: TypeAdapter[T]) -> T:
+    """A JSON file that is kept beside the artifacts. Raises RetainError when it is not what retain wrote."""
+    try:
+        return shape.validate_json(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        why = "; ".join(str(error).splitlines()[:2])
+        raise RetainError(f"{path} is damaged, restore it from a copy (it says what was declared or imported): {why}") from None
 
 
 def declare(store: Store, study: Study) -> list[Revision]:

@@ -20,6 +20,7 @@ from typing import Any
 from retain_core import workers
 from retain_core.cross import StudyFile
 from retain_core.errors import InputError, RetainError
+from retain_core.overlap import measure_overlap
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
 from retain_core.revisions import Revision, declare
 from retain_core.settings import Settings
@@ -110,11 +111,12 @@ def progress(running: Running) -> Iterator[None]:
 
 
 def prepare_dataset(running: Running) -> None:
-    """Make the held-out items, and read those of the user's own benchmarks."""
+    """Make the held-out items, read those of the user's own benchmarks, and look for them in what is trained on."""
     if not running.plan.items_ready:
         benchmarks = running.study.benchmarks()
         arguments = {"root": str(running.store.root), "world": running.plan.world.model_dump_json(), "benchmarks": benchmarks}
         workers.run_job("prepare", arguments, running.log_file("prepare"))
+    measure_overlap(running.plan, running.store)
 
 
 def train_base(running: Running) -> None:
@@ -183,6 +185,8 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
 
     if not running.plan.done:
         running.replan()
+    if running.plan.overlap is None and running.plan.items_ready:
+        running.plan.overlap = measure_overlap(running.plan, running.store)
     study, store, warehouse = running.study.study, running.store, running.config.warehouse
     load_missing(store, warehouse, but=study)
     known = (summaries_of(store, study), predictions_of(store))

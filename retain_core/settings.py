@@ -1,4 +1,4 @@
-"""Where things lie: the RETAIN_* settings. Nothing else in retain reads the environment."""
+"""Where things lie: the RETAIN_* settings. Nothing else in retain takes its orders from the environment."""
 
 from __future__ import annotations
 

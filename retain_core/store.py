@@ -27,7 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from retain_core.canonical import canonical_json, digest
-from retain_core.errors import InputError, RetainError
+from retain_core.errors import FULL, InputError, RetainError, disk_is_full
 
 MANIFEST = "manifest.json"
 
@@ -116,6 +116,10 @@ class Store:
             yield draft
             _write_manifest(draft, kind, key, inputs)
             self._publish(draft.path, self.path(kind, key))
+        except Exception as error:
+            if disk_is_full(error):
+                raise RetainError(FULL) from error
+            raise
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
 
@@ -169,8 +173,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a small text file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -199,6 +206,6 @@ def _check(folder: Path) -> tuple[str, dict[str, Any] | None]:
                 return f"{name} does not match its checksum", None
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing", None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "its manifest cannot be read", None
     return "", {**body, "seal": seal}

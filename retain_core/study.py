@@ -140,8 +140,8 @@ class Retention(_Model):
 class Budget(_Model):
     """What every method may spend; matched over methods."""
 
-    updates: PositiveInt = 160
-    sequences_per_update: PositiveInt = 64
+    updates: PositiveInt = Field(160, le=10**9)
+    sequences_per_update: PositiveInt = Field(64, le=10**9)
 
 
 class Primary(_Model):
@@ -159,6 +159,12 @@ class Primary(_Model):
         if (self.at_gain is None) == (self.at is None):
             raise ValueError("say either `at_gain: 0.05` or `at: last`")
         return self
+
+
+class Data(_Model):
+    """What is done about bad rows in the study's own files."""
+
+    bad_rows: float = Field(0.0, ge=0, lt=1, description="share of a file's rows that may be left out; 0 refuses the first")
 
 
 class Execution(_Model):
@@ -203,13 +209,14 @@ class Study(_Model):
     learning_rates: tuple[float, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     budget: Budget = Budget()
-    checkpoints: PositiveInt = Field(4, description="per arm, log-spaced, the last always")
+    checkpoints: PositiveInt = Field(4, le=1000, description="per arm, log-spaced, the last always")
     interpolate: tuple[float, ...] = Field(
         (), description="blend every method's last checkpoint with the base: shares of the checkpoint between 0 and 1"
     )
     primary: Primary | None = None
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
+    data: Data = Field(Data(), description="bad rows in the study's own files")
     own: Own = Field(Own(), description="filled in: what the study's own files held when it was read")
 
     @model_validator(mode="before")
@@ -389,4 +396,5 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        return digest({**self.model_dump(mode="json"), "own": self.own.content()}, 16)
+        said = self.model_dump(mode="json", exclude={"data"} if self.data == Data() else None)
+        return digest({**said, "own": self.own.content()}, 16)

@@ -14,7 +14,9 @@ from retain_core.errors import InputError
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
-from retain_core.study import Base, Budget, Cross, Execution, Primary, Retention, Study, unknown
+from retain_core.redact import secret_in
+from retain_core.study import Base, Budget, Cross, Data, Execution, Primary, Retention, Study, unknown
+from retain_core.yaml_text import parse_yaml
 
 Where = tuple[int | str, ...]
 """The place of a value in a study file: keys and positions, outermost first."""
@@ -73,7 +75,7 @@ class StudyText:
     def refusal(self, where: Where, sentence: str) -> InputError:
         """The error that says what is wrong at a place of the file."""
         field = ".".join(str(part) for part in where) or "study"
-        return InputError(f"{self.path}:{_line(self.tree, where)}: {field}: {sentence}")
+        return InputError(" ".join(f"{self.path}:{_line(self.tree, where)}: {field}: {sentence}".split()))
 
 
 def read_study(path: str | Path) -> StudyText:
@@ -84,13 +86,12 @@ def read_study(path: str | Path) -> StudyText:
         raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"the study file {path} is not UTF-8 text") from None
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if name := secret_in(text):
+        raise InputError(
+            f"{path}: holds the value of the environment variable {name}; studies are stored and shown, "
+            "so let your code read the variable instead"
+        )
+    tree, raw = parse_yaml(path, text, yaml.SafeLoader)
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a study file is a mapping that begins with `study: <name>`")
     return StudyText(path, raw, tree)
@@ -102,7 +103,8 @@ def _as_written(where: Where) -> Where:
 
 def _sentence(error: Any, where: Where) -> str:
     if error["type"] == "extra_forbidden":
-        return unknown("key", str(where[-1]), _keys_at(where[:-1]))
+        known = _keys_at(where[:-1])
+        return unknown("key", str(where[-1]), known) if known else f"unknown key {str(where[-1])!r}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 
@@ -110,10 +112,11 @@ def _sentence(error: Any, where: Where) -> str:
 def _keys_at(where: Where) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
-        "execution": Execution, "cross": Cross, "target": TargetFiles,
+        "execution": Execution, "data": Data, "cross": Cross, "target": TargetFiles,
     }  # fmt: skip
     if where:
-        return list(models[str(where[0])].model_fields)
+        model = models.get(str(where[0]))
+        return list(model.model_fields) if model else []
     return [*(key for key in Study.model_fields if key not in FILLED_IN), "cross"]
 
 

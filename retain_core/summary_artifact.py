@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from retain_core.arms import rate_text
-from retain_core.report.words import interval, points
 from retain_core.report.results import Results, read_results
+from retain_core.report.words import interval, points
 from retain_core.settings import Settings
 from retain_core.warehouse.query import open_warehouse, render
 

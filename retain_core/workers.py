@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from retain_core.errors import RetainError
+from retain_core.errors import FULL, RetainError, disk_is_full
+from retain_core.redact import redact
 
 _context = multiprocessing.get_context("forkserver")
 _live: set[Any] = set()
@@ -24,7 +25,7 @@ _lock = threading.Lock()
 _stopped = threading.Event()
 _QUIET = {
     "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1", "DISABLE_MLFLOW_INTEGRATION": "TRUE",
+    "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "DISABLE_MLFLOW_INTEGRATION": "TRUE",
 }  # fmt: skip
 
 
@@ -100,10 +101,11 @@ def _child(job: str, arguments: dict[str, Any], log: str, result: Connection, li
             getattr(jobs, job)(**arguments)
             result.send("")
         except BaseException as error:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
             text = str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}"
+            text = FULL if disk_is_full(error) else text
             with contextlib.suppress(OSError):
-                result.send(text or type(error).__name__)
+                result.send(redact(text) or type(error).__name__)
             sys.exit(1)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scan import PLANTED, Ports
+
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait are fatal on shared cores
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -83,7 +85,9 @@ def flow_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> tu
     """A fresh home in which `retain run` ran the study as a flow on Prefect's own temporary server, and what it printed."""
     home = tmp_path_factory.mktemp("flow")
     started = time.monotonic()
-    done = retain("run", str(smoke_study), home=home)
+    with Ports() as ports:
+        done = retain("run", str(smoke_study), home=home, **PLANTED)
+    done.ports = ports.seen
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 240
     return home, done

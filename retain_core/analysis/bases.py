@@ -87,7 +87,7 @@ def _one_a_base(specs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _family(spec: dict[str, Any]) -> str:
     base = {k: v for k, v in (spec.get("base") or {}).items() if k != "seed"}
     own = {"own": Own.model_validate(spec["own"]).content()} if "own" in spec else {}
-    return digest({**spec, "study": None, "base": base, **own}, 16)
+    return digest({**spec, "study": None, "base": base, "data": None, **own}, 16)
 
 
 def _word(interval: Interval, words: list[str | None], predict: Any, margin: float) -> str | None:

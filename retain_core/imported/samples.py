@@ -273,8 +273,14 @@ def _read_part(file: Path, name: str, told: dict[str, Any], cluster: str | None)
             left_out[key] = _NO_MEAN
         else:
             metrics[key] = metric
-    items = tuple(_item(file, name, doc_id, by_filter, metrics, values, cluster) for doc_id, by_filter in sorted(rows.items()))
-    return _Part(name, items, metrics, left_out)
+    items = []
+    for doc_id, by_filter in sorted(rows.items()):
+        try:
+            items.append(_item(file, name, doc_id, by_filter, metrics, values, cluster))
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            line = min(line for line, _ in by_filter.values())
+            raise InputError(f"{file}, line {line}: not a sample as lm-eval writes it ({error!r})") from None
+    return _Part(name, tuple(items), metrics, left_out)
 
 
 def _values(

@@ -15,11 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from retain_core.canonical import canonical_json, digest, hash64
 from retain_core.errors import InputError
 from retain_core.evaluation.answers import Answer, write_answers
 from retain_core.imported.samples import Benchmark, Item, count, few, read_run, refuse_foreign_results, shares
-from retain_core.revisions import revisions_of
+from retain_core.revisions import read_record, revisions_of
 from retain_core.store import Artifact, Store, key_of, write_atomically
 from retain_core.warehouse.contents import Contents, Evaluated
 
@@ -91,8 +93,7 @@ def read_imported(store: Store, name: str) -> ImportedStudy | None:
     path = store.root / "imported" / f"{name}.json"
     if not path.is_file():
         return None
-    body = json.loads(path.read_text(encoding="utf-8"))
-    return ImportedStudy(body["study"], body["target"], [ImportedModel(**m) for m in body["models"]])
+    return read_record(path, TypeAdapter(ImportedStudy))
 
 
 def imported_studies(store: Store) -> list[str]:

@@ -7,6 +7,7 @@ files import, nor a data set of the hub beyond its name and the revision that th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from functools import lru_cache
@@ -14,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import Field
 
+from retain_core.canonical import digest
 from retain_core.errors import InputError, RetainError
 from retain_core.own.files import Sealed, Source, module_file, seal
+from retain_core.own.rows import LeftOut, examine_documents, refuse_beyond, without_lines
+from retain_core.yaml_text import parse_yaml
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default."""
@@ -30,6 +35,17 @@ class OwnBenchmark(Sealed):
     """As scores are filed; the primary one first."""
     choices: int | None
     cluster: str | None
+    left_out: dict[str, tuple[LeftOut, ...]] = Field(default_factory=dict)
+    """Data file -> its bad rows that the study goes on without."""
+
+    hub_data: str | None = None
+    """The data set of the hub that its items come from; None where they lie in local files."""
+
+    @property
+    def content(self) -> str:
+        """Hash of the YAML and of all that it names, as it is asked."""
+        gone = [[Path(file).name, [entry.line for entry in entries]] for file, entries in self.left_out.items()]
+        return digest([self.yaml.content, gone], 64) if gone else self.yaml.content
 
 
 class _Function(str):
@@ -47,8 +63,13 @@ def _function(loader: _Loader, node: yaml.Node) -> _Function:
 _Loader.add_constructor("!function", _function)
 
 
-def seal_benchmark(path: Path, metric: str | None, choices: int | None, cluster: str | None) -> OwnBenchmark:
-    """Read and check a YAML file and all that it names. Raises InputError with one sentence that begins with the file."""
+def seal_benchmark(
+    path: Path, metric: str | None, choices: int | None, cluster: str | None, bad_rows: float = 0.0
+) -> OwnBenchmark:
+    """Read and check a YAML file and all that it names. Raises InputError with one sentence that begins with the file.
+
+    `bad_rows` is the share of a data file's rows that may be left out.
+    """
     config, files = _read(path)
     for key in ("group", "task_list", "class"):
         if key in config:
@@ -71,10 +92,13 @@ def seal_benchmark(path: Path, metric: str | None, choices: int | None, cluster:
     for entry in config.get("metric_list") or []:
         if first.split(",")[0] == entry["metric"] and entry.get("higher_is_better") is False:
             raise InputError(f"{path}: {first} has higher_is_better: false, and a drop is a loss only where higher is better")
+    if (config.get("dataset_kwargs") or {}).get("trust_remote_code"):
+        raise InputError(f"{path}: dataset_kwargs has trust_remote_code: true; retain never runs the code of a data set")
     _refuse_globs(path, config)
     return OwnBenchmark(
         yaml=seal([*files, *_data(config, path.parent)]), metrics=(first, *(m for m in known if m != first)), choices=choices,
-        cluster=cluster,
+        cluster=cluster, left_out=_left_out(config, path.parent, cluster, bad_rows),
+        hub_data=config["dataset_path"] if _on_hub(config, path.parent) else None,
     )  # fmt: skip
 
 
@@ -96,13 +120,12 @@ def score_name(metric: str, name_of_filter: str) -> str:
 def _read(path: Path, within: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[Path]]:
     """A YAML file with those it includes, and every YAML and Python file that it is made of."""
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
+    _, config = parse_yaml(path, text, _Loader)
     if not isinstance(config, dict):
         raise InputError(f"{path}: a benchmark is a mapping with `task: <name>`")
     files = [path, *_modules(config, path)]
@@ -158,6 +181,44 @@ def _data(config: dict[str, Any], folder: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def _left_out(config: dict[str, Any], folder: Path, cluster: str | None, share: float) -> dict[str, tuple[LeftOut, ...]]:
+    """The bad rows of the JSONL files that are named one by one. Raises InputError when there are too many."""
+    if config.get("dataset_path") != "json":
+        return {}
+    needed = {*_asked_with(config), *([cluster] if cluster else [])}
+    files = [file for file in _data({"dataset_kwargs": config.get("dataset_kwargs")}, folder) if file.suffix == ".jsonl"]
+    found = {str(file): refuse_beyond(file, examine_documents(file, needed), share) for file in files}
+    return {file: gone for file, gone in found.items() if gone}
+
+
+def _on_hub(config: dict[str, Any], folder: Path) -> bool:
+    """Whether the items come from a data set of the hub: `owner/name`, or a name that is no reader of local files."""
+    reader = config.get("dataset_path")
+    if not isinstance(reader, str) or "custom_dataset" in config or (folder / reader).exists():
+        return False
+    return not _data(config, folder) and reader not in ("json", "csv", "parquet", "text", "arrow")
+
+
+def _asked_with(config: dict[str, Any]) -> set[str]:
+    """Fields of a document that a prompt or its right answer is made of, whatever the document says.
+
+    A template that branches or has filters may do without a field, so it is left out here.
+    """
+    from jinja2 import Environment, TemplateError, meta
+
+    found: set[str] = set()
+    for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        text = config.get(key)
+        if not isinstance(text, str) or isinstance(text, _Function):
+            continue
+        if "{{" not in text and "{%" not in text:
+            found.add(text)
+        elif not any(sign in text for sign in ("{%", "|", " if ", " or ")):
+            with contextlib.suppress(TemplateError):
+                found |= meta.find_undeclared_variables(Environment().parse(text))  # noqa: S701
+    return found
+
+
 def _refuse_globs(path: Path, config: dict[str, Any]) -> None:
     """Refuse patterns among the data files of a reader of local files (`dataset_path: json`): they cannot be sealed."""
     reader = config.get("dataset_path")
@@ -175,12 +236,13 @@ def _refuse_globs(path: Path, config: dict[str, Any]) -> None:
 
 
 @lru_cache(maxsize=16)
-def load_task(path: Path, content: str) -> Any:  # noqa: ARG001
-    """lm-eval's task of a YAML file, its items loaded; once a process for equal content."""
+def load_task(path: Path, content: str, left_out: tuple[tuple[str, tuple[LeftOut, ...]], ...] = ()) -> Any:  # noqa: ARG001
+    """lm-eval's task of a YAML file, its items loaded without what is left out; once a process for equal content."""
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    config: dict[str, Any] = {}
     try:
         config = load_yaml(path)
         for key in ("dataset_path", "dataset_kwargs"):
@@ -192,17 +254,37 @@ def load_task(path: Path, content: str) -> Any:  # noqa: ARG001
             # Local files are read at once, so that nothing is kept in the user's cache of data sets.
             with tempfile.TemporaryDirectory() as cache:
                 options = {"cache_dir": cache, "keep_in_memory": True}
+                config["dataset_kwargs"] = _shortened(config.get("dataset_kwargs"), dict(left_out), Path(cache))
                 tasks = TaskManager(include_defaults=False).load(
                     [config | {"dataset_kwargs": {**config.get("dataset_kwargs", {}), **options}}]
                 )
     except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        if _on_hub(config, path.parent):
+            raise RetainError(
+                f"{path}: the data set {config['dataset_path']} is not in the local cache of the hub; "
+                f"fetch it with `retain prefetch STUDY.yaml`, which needs a network once ({type(error).__name__}: {said})"
+            ) from error
         raise RetainError(f"lm-eval cannot load {path}: {type(error).__name__}: {error}") from error
     return next(iter(tasks["tasks"].values()))
 
 
+def _shortened(value: Any, left_out: dict[str, tuple[LeftOut, ...]], folder: Path) -> Any:
+    """A value with every file that rows are left out of replaced by a copy without them, below `folder`."""
+    if isinstance(value, dict):
+        return {key: _shortened(entry, left_out, folder) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_shortened(entry, left_out, folder) for entry in value]
+    if value not in left_out:
+        return value
+    copy = folder / f"{list(left_out).index(value)}-{Path(value).name}"
+    copy.write_bytes(without_lines(Path(value), left_out[value]))
+    return str(copy)
+
+
 def task_of(benchmark: OwnBenchmark) -> Any:
     """lm-eval's task of a benchmark, few-shot examples drawn as lm-eval's command line draws them."""
-    task = load_task(benchmark.yaml.checked(), benchmark.yaml.content)
+    task = load_task(benchmark.yaml.checked(), benchmark.content, tuple(benchmark.left_out.items()))
     task.set_fewshot_seed(FEWSHOT_SEED)
     return task
 

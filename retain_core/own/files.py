@@ -10,7 +10,6 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import json
 import symtable
 import sys
 from collections.abc import Iterable
@@ -136,59 +135,13 @@ def module_file(name: str, where: list[str] | None) -> Path | None:
 
 
 def _refuse_missing(what: str, path: Path, function: str) -> None:
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         names = symtable.symtable(text, str(path), "exec")
     except SyntaxError as error:
         raise InputError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
     known = {symbol.get_name() for symbol in names.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     if function not in known and "import *" not in text:
         raise InputError(f"{what}: {path} has no function {function!r}")
-
-
-def read_rows(path: Path) -> list[tuple[int, Row]]:
-    """(line, row) of a JSONL file whose rows have a `prompt`; each prompt stands once.
-
-    Raises InputError with file, line and what is wrong.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
-    rows: list[tuple[int, Row]] = []
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not valid JSON: {error.msg}") from None
-        if problem := _problem(row):
-            raise InputError(f"{path}:{number}: {problem}")
-        if row["prompt"] in seen:
-            raise InputError(f"{path}:{number}: the prompt of line {seen[row['prompt']]} again; a prompt stands once")
-        seen[row["prompt"]] = number
-        rows.append((number, row))
-    if not rows:
-        raise InputError(f"{path} has no rows")
-    return rows
-
-
-def _problem(row: Any) -> str | None:
-    if not isinstance(row, dict):
-        return 'a row is a JSON object such as {"prompt": "…"}'
-    if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
-        return "`prompt` must be a text"
-    if not isinstance(row.get("answer", ""), str):
-        return "`answer` must be a text"
-    valid = row.get("valid", [""])
-    if not isinstance(valid, list) or not valid or not all(isinstance(text, str) for text in valid):
-        return "`valid` must be a list of texts, every answer that is right"
-    if len(set(valid)) < len(valid):
-        return "`valid` lists an answer twice"
-    if not isinstance(row.get("cluster", ""), str | int):
-        return "`cluster` must be a text or a whole number"
-    return None

@@ -15,7 +15,6 @@ from retain_core.arms import computed_by
 from retain_core.canonical import canonical_json, hash64
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.own.benchmark import rows_of
-from retain_core.own.files import read_rows
 from retain_core.own.target import OwnTarget
 from retain_core.store import Store, key_of
 
@@ -28,10 +27,10 @@ def items_inputs(benchmark: Benchmark) -> dict[str, Any]:
     """What the items of a benchmark of the user's own depend on."""
     own = benchmark.own
     if isinstance(own, OwnTarget):
-        return {"items": own.items.content, "name": benchmark.name, "items_version": ITEMS_VERSION}
+        return {"items": own.content("items"), "name": benchmark.name, "items_version": ITEMS_VERSION}
     assert own is not None
     return {
-        "items": own.yaml.content, "cluster": own.cluster, "name": benchmark.name, "items_version": ITEMS_VERSION,
+        "items": own.content, "cluster": own.cluster, "name": benchmark.name, "items_version": ITEMS_VERSION,
         **computed_by("lm_eval", "datasets"),
     }  # fmt: skip
 
@@ -67,7 +66,7 @@ def read_items(store: Store, benchmark: Benchmark) -> list[dict[str, Any]]:
 
 def _of_target(own: OwnTarget) -> list[dict[str, Any]]:
     rows = []
-    for doc_id, (_, row) in enumerate(read_rows(own.items.checked())):
+    for doc_id, (_, row) in enumerate(own.rows("items")):
         target = row.get("answer") or row.get("valid", [""])[0]
         cluster = None if row.get("cluster") is None else str(row["cluster"])
         valid = {"valid": row["valid"]} if own.exact else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from pydantic import Field
 from retain_core.own.benchmark import OwnBenchmark, seal_benchmark
 from retain_core.own.files import Code, Sealed, locate
 from retain_core.own.method import METHODS
-from retain_core.own.target import OwnTarget, refuse_without, seal_target
+from retain_core.own.rows import LeftOut
+from retain_core.own.target import OwnTarget, seal_target
 
 if TYPE_CHECKING:
     from retain_core.methods import Method
@@ -26,9 +28,34 @@ class Own(Sealed):
     trainers: dict[str, Code] = Field(default_factory=dict)
     """By the method's label."""
 
+    def left_out(self) -> list[tuple[str, str, LeftOut]]:
+        """Every row that is left out: (part of the target or benchmark, file, row)."""
+        found: list[tuple[str, str, LeftOut]] = []
+        if self.target:
+            sources = {"train": self.target.train, "items": self.target.items, "retention": self.target.retention}
+            found = [
+                (part, str(source.path), entry)
+                for part, source in sources.items()
+                for entry in self.target.left_out.get(part, ())
+                if source
+            ]
+        for name, benchmark in self.benchmarks.items():
+            found += [(name, file, entry) for file, entries in benchmark.left_out.items() for entry in entries]
+        return found
+
+    def notes(self) -> list[str]:
+        """What is left out, a sentence for each file."""
+        rows: dict[str, list[LeftOut]] = {}
+        for _, file, row in self.left_out():
+            rows.setdefault(file, []).append(row)
+        return [
+            f"{file}: {len(gone)} bad row{'s' * (len(gone) > 1)} left out, the first is line {gone[0].line}: {gone[0].reason}"
+            for file, gone in rows.items()
+        ]
+
     def content(self) -> dict[str, Any]:
         """What a revision of the study is told apart by: contents, not where the files lie."""
-        sources = {name: benchmark.yaml.content for name, benchmark in self.benchmarks.items()}
+        sources = {name: benchmark.content for name, benchmark in self.benchmarks.items()}
         trainers = {label: code.identity() for label, code in self.trainers.items()}
         target = self.target and {**self.target.training_identity(), **self.target.evaluation_identity()}
         return {"target": target, "benchmarks": sources, "trainers": trainers}
@@ -36,8 +63,9 @@ class Own(Sealed):
 
 def seal_study(study: Study, folder: Path) -> Own:
     """Find and check everything that a study names. Raises InputError with one sentence."""
+    bad_rows = study.data.bad_rows
     benchmarks = {
-        entry.benchmark: seal_benchmark(folder / entry.yaml, entry.metric, entry.choices, entry.cluster)
+        entry.benchmark: seal_benchmark(folder / entry.yaml, entry.metric, entry.choices, entry.cluster, bad_rows)
         for entry in study.retention
         if entry.yaml
     }
@@ -46,16 +74,16 @@ def seal_study(study: Study, folder: Path) -> Own:
         for method in study.methods
         if method.algorithm == "custom"
     }
-    target = seal_target(study.target_files, folder) if study.target_files else None
-    own = Own(target=target, benchmarks=benchmarks, trainers=trainers)
-    if target:
-        for method in study.model_copy(update={"own": own}).all_methods():
-            _refuse_unfit(method, target)
-    return own
+    target = seal_target(study.target_files, folder, bad_rows, _imitated(study.methods)) if study.target_files else None
+    return Own(target=target, benchmarks=benchmarks, trainers=trainers)
 
 
-def _refuse_unfit(method: Method, target: OwnTarget) -> None:
-    if method.algorithm == "sft" and method.expert == "off_style":
-        refuse_without(target, "answer", f"{method.label} imitates")
-    if method.algorithm == "sft" and method.expert == "lowest_kl":
-        refuse_without(target, "valid", f"{method.label} chooses from")
+def _imitated(methods: Sequence[Method]) -> dict[str, str]:
+    """Fields that every training row of a target must have -> which method needs them, and what for."""
+    needed: dict[str, str] = {}
+    for method in methods:
+        if method.algorithm == "sft" and method.expert == "off_style":
+            needed.setdefault("answer", f"{method.label} imitates")
+        if method.algorithm == "sft" and method.expert == "lowest_kl":
+            needed.setdefault("valid", f"{method.label} chooses from")
+    return needed

@@ -8,19 +8,27 @@ without the white space around it, and the whole row.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from retain_core.canonical import digest
 from retain_core.errors import InputError, RetainError
-from retain_core.own.files import Code, Row, Sealed, Source, locate, read_rows, seal
+from retain_core.own.files import Code, Row, Sealed, Source, locate, seal
+from retain_core.own.rows import Examined, LeftOut, examine_prompts, marked, read_rows, refuse_beyond
 from retain_core.training.target import Exchange, Problem
 
 VERIFIERS = "retain.verifiers"
 """The group of entry points in which installed packages offer verifiers."""
+
+
+Part = Literal["train", "items", "retention"]
+PARTS: tuple[Part, ...] = ("train", "items", "retention")
+"""The files of a target by what they are for."""
 
 
 class TargetFiles(BaseModel):
@@ -52,57 +60,86 @@ class OwnTarget(Sealed):
     """Every held-out item lists its valid answers, so their probability can be summed."""
     answers: bool = True
     """Every training row says an answer, which can be imitated."""
+    left_out: dict[str, tuple[LeftOut, ...]] = Field(default_factory=dict)
+    """Part (train, items, retention) -> the bad rows of its file that the study goes on without."""
+
+    def rows(self, part: Part) -> list[tuple[int, Row]]:
+        """(line, row) of one of its files, without what is left out. Raises RetainError when the file has changed."""
+        return read_rows(self._source(part).checked(), self.left_out.get(part, ()))
+
+    def content(self, part: Part) -> str:
+        """Hash of the rows of one of its files."""
+        source = self._source(part)
+        gone = [entry.line for entry in self.left_out.get(part, ())]
+        return digest([source.content, gone], 64) if gone else source.content
+
+    def _source(self, part: Part) -> Source:
+        source = {"train": self.train, "items": self.items, "retention": self.retention}[part]
+        if source is None:
+            raise RetainError("the target has no retention text; give it `retention: text.jsonl`")
+        return source
 
     def length(self) -> dict[str, Any]:
         """What the length of sampled answers depends on, the tokenizer apart."""
-        return {"longest_answer": self.longest_answer or [self.train.content, self.items.content]}
+        return {"longest_answer": self.longest_answer or [self.content("train"), self.content("items")]}
 
     def training_identity(self) -> dict[str, Any]:
         """What the training of an arm depends on; the held-out items are no part of it unless they set the length."""
-        retention = self.retention.content if self.retention else None
-        return {"train": self.train.content, "retention": retention, "verifier": self.verifier.identity(), **self.length()}
+        retention = self.content("retention") if self.retention else None
+        return {"train": self.content("train"), "retention": retention, "verifier": self.verifier.identity(), **self.length()}
 
     def evaluation_identity(self) -> dict[str, Any]:
         """What the scores of a checkpoint depend on."""
-        return {"items": self.items.content, "verifier": self.verifier.identity(), "metric": self.metric, **self.length()}
+        return {"items": self.content("items"), "verifier": self.verifier.identity(), "metric": self.metric, **self.length()}
 
 
-def seal_target(files: TargetFiles, folder: Path) -> OwnTarget:
-    """Read and check the files of a target. Raises InputError with one sentence that names file and line."""
+def seal_target(
+    files: TargetFiles, folder: Path, bad_rows: float = 0.0, imitated: Mapping[str, str] = MappingProxyType({})
+) -> OwnTarget:
+    """Read and check the files of a target.
+
+    `bad_rows` is the share of a file's rows that may be left out, `imitated` the fields that every training row must have,
+    with what needs them. Raises InputError with one sentence that names file and line.
+    """
     train, items = folder / files.train, folder / files.items
-    trained, held_out = read_rows(train), read_rows(items)
-    lines = {row["prompt"]: number for number, row in trained}
-    for number, row in held_out:
-        if row["prompt"] in lines:
-            raise InputError(f"{items}:{number}: this prompt is line {lines[row['prompt']]} of {train}; hold it out of one")
-    with_valid = [number for number, row in held_out if "valid" in row]
-    if with_valid and len(with_valid) < len(held_out):
-        bare = next(number for number, row in held_out if "valid" not in row)
-        raise InputError(f"{items}:{bare}: `valid` is missing, but line {with_valid[0]} has it: all items have it or none")
-    if files.longest_answer is None and not _answers(row for _, row in [*trained, *held_out]):
-        raise InputError(f"{train}: no row says an `answer`, so say how many tokens to sample, such as `longest_answer: 16`")
-    retention = None
+    found = {"train": examine_prompts(train), "items": _valid_or_not(examine_prompts(items))}
+    paths = {"train": train, "items": items}
     if files.retention:
-        text, asked = folder / files.retention, {row["prompt"] for _, row in held_out}
-        for number, row in read_rows(text):
-            if "answer" not in row:
-                raise InputError(f"{text}:{number}: `answer` is missing, which replay trains on")
-            if row["prompt"] in asked:
-                raise InputError(f"{text}:{number}: this prompt is a held-out item of {items}; hold it out")
-        retention = seal([text])
+        paths["retention"] = folder / files.retention
+        found["retention"] = examine_prompts(paths["retention"])
+    asked = {row["prompt"]: line for line, row in found["items"].rows.items()}
+    for part in set(found) - {"items"}:
+        missing = imitated if part == "train" else {"answer": "replay trains on"}
+        found[part] = marked(found[part], dict(_unfit(found[part], missing, asked, items)))
+    left_out = {part: refuse_beyond(paths[part], found[part], bad_rows) for part in paths}
+    trained, held_out = list(found["train"].rows.values()), list(found["items"].rows.values())
+    if files.longest_answer is None and not _answers([*trained, *held_out]):
+        raise InputError(f"{train}: no row says an `answer`, so say how many tokens to sample, such as `longest_answer: 16`")
     return OwnTarget(
-        train=seal([train]), items=seal([items]), retention=retention,
+        train=seal([train]), items=seal([items]), retention=seal([paths["retention"]]) if files.retention else None,
         verifier=locate("target.verifier", files.verifier, folder, VERIFIERS),
-        longest_answer=files.longest_answer, metric=files.metric, exact=bool(with_valid),
-        answers=all("answer" in row for _, row in trained),
+        longest_answer=files.longest_answer, metric=files.metric, exact="valid" in held_out[0],
+        answers=all("answer" in row for row in trained), left_out={part: gone for part, gone in left_out.items() if gone},
     )  # fmt: skip
 
 
-def refuse_without(target: OwnTarget, field: Literal["answer", "valid"], why: str) -> None:
-    """Raise InputError where a training row lacks a field."""
-    for number, row in read_rows(target.train.path):
-        if field not in row:
-            raise InputError(f"{target.train.path}:{number}: `{field}` is missing, which {why}")
+def _valid_or_not(found: Examined) -> Examined:
+    """Held-out items all list their valid answers or none does; a row that says otherwise than the first is bad."""
+    with_valid = [line for line, row in found.rows.items() if "valid" in row]
+    if not with_valid:
+        return found
+    bare = f"`valid` is missing, but line {with_valid[0]} has it: all items have it or none"
+    return marked(found, {line: bare for line, row in found.rows.items() if "valid" not in row})
+
+
+def _unfit(found: Examined, missing: Mapping[str, str], asked: Mapping[str, int], items: Path) -> Iterator[tuple[int, str]]:
+    """Rows to be trained on that cannot be: (line, why)."""
+    for line, row in found.rows.items():
+        lacks = next((field for field in missing if field not in row), None)
+        if lacks:
+            yield line, f"`{lacks}` is missing, which {missing[lacks]}"
+        elif row["prompt"] in asked:
+            yield line, f"this prompt is a held-out item, line {asked[row['prompt']]} of {items}; hold it out of one"
 
 
 def _answers(rows: Any) -> list[Exchange]:
@@ -118,7 +155,7 @@ def longest_answer(target: OwnTarget, tokenizer: Any) -> int:
         return target.longest_answer
     from retain_core.training.encode import IGNORED, encode_exchanges
 
-    rows = [row for source in (target.train, target.items) for _, row in read_rows(source.checked())]
+    rows = [row for part in PARTS[:2] for _, row in target.rows(part)]
     return max(sum(label != IGNORED for label in row["labels"]) for row in encode_exchanges(tokenizer, _answers(rows)))
 
 
@@ -131,9 +168,9 @@ class FileTarget:
     """A target of the user's own as training sees it (`retain_core.training.target.Target`)."""
 
     def __init__(self, target: OwnTarget, tokenizer: Any) -> None:
-        self._rows = [row for _, row in read_rows(target.train.checked())]
+        self._rows = [row for _, row in target.rows("train")]
         self._right = target.verifier.load()
-        self._retention = target.retention
+        self._target = target
         self.longest_answer = longest_answer(target, tokenizer)
 
     @property
@@ -162,9 +199,7 @@ class FileTarget:
 
     def retention(self, seed: int) -> Iterator[Exchange]:
         """The rows of the target's retention file."""
-        if self._retention is None:
-            raise RetainError("the target has no retention text; give it `retention: text.jsonl`")
-        rows = [row for _, row in read_rows(self._retention.checked())]
+        rows = [row for _, row in self._target.rows("retention")]
         for index in _shuffled_forever(range(len(rows)), random.Random(f"retention {seed}")):
             yield rows[index]["prompt"], rows[index]["answer"]
 

@@ -12,6 +12,7 @@ from typing import Any
 from retain_core.arms import ArmSpec, Checkpoint
 from retain_core.canonical import canonical_json
 from retain_core.evaluation.evaluate import EvaluationPlan, Plan
+from retain_core.overlap import overlap_rows
 from retain_core.plan import PlannedArm, StudyPlan
 from retain_core.revisions import Revision
 from retain_core.store import Artifact
@@ -45,7 +46,17 @@ class Contents:
     """All predictions of the home; None leaves those that the warehouse has."""
 
 
-STUDY_TABLES = ("studies", "study_benchmarks", "arms", "checkpoints", "support", "target_symbols", "trend")
+STUDY_TABLES = (
+    "studies",
+    "study_benchmarks",
+    "arms",
+    "checkpoints",
+    "support",
+    "target_symbols",
+    "trend",
+    "left_out",
+    "overlap",
+)
 
 
 def contents_of(
@@ -81,6 +92,8 @@ def contents_of(
         "checkpoints": checkpoints,
         "support": support,
         "target_symbols": [[study.study, symbol] for symbol in target_symbols(plan)],
+        "left_out": [[study.study, part, file, row.line, row.reason] for part, file, row in study.own.left_out()],
+        "overlap": overlap_rows(plan),
         "trend": [row for summary in summaries for row in trend_rows(summary)],
     }
     floor = [(name, found) for name, pairs in plan.floor.items() for found in _found(base, pairs)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from retain_core.canonical import canonical_json
-from retain_core.errors import RetainError
+from retain_core.errors import FULL, RetainError, disk_is_full
 from retain_core.evaluation.answers import ANSWERS, SCORES
 from retain_core.evaluation.divergence import ROWS
 from retain_core.published import load_published
@@ -26,7 +26,7 @@ from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.predictions import put_predictions, store_checks
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 """Raised when schema.sql, views.sql or comments.sql changes; a file of another version is rebuilt, not migrated."""
 
 _AT_ONCE = 1_000_000
@@ -68,7 +68,18 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def load_contents(path: Path, contents: Contents) -> LoadResult:
-    """Bring the warehouse up to date with one study."""
+    """Bring the warehouse up to date with one study. Raises RetainError when the disk is full or the file is damaged."""
+    try:
+        return _load(path, contents)
+    except duckdb.Error as error:
+        if disk_is_full(error):
+            raise RetainError(FULL) from error
+        if _is_damage(error):
+            raise RetainError(f"{path} is damaged; delete it and run again: it is an index and is built anew") from error
+        raise
+
+
+def _load(path: Path, contents: Contents) -> LoadResult:
     con = connect(path)
     try:
         con.begin()
@@ -97,15 +108,21 @@ def _run(con: duckdb.DuckDBPyConnection, name: str) -> None:
     con.execute(files("retain_core.warehouse").joinpath(name).read_text(encoding="utf-8"))
 
 
+def _is_damage(error: duckdb.Error) -> bool:
+    return "corrupt" in str(error).lower()
+
+
 def _version(path: Path) -> int | None:
     try:
         with duckdb.connect(str(path), read_only=True) as con:
             found = con.execute("SELECT version FROM schema_version").fetchone()
     except (duckdb.CatalogException, duckdb.InvalidInputException):
         return None
-    except duckdb.IOException as error:
-        if "lock" in str(error).lower():
+    except duckdb.Error as error:
+        if "lock on file" in str(error):
             raise RetainError(f"{path} is open in another program; close it and run again") from None
+        if not isinstance(error, duckdb.IOException) and not _is_damage(error):
+            raise
         return None
     return int(found[0]) if found else None
 

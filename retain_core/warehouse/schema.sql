@@ -22,6 +22,10 @@ CREATE TABLE checkpoints (
     checkpoint VARCHAR, arm VARCHAR, study VARCHAR, step INTEGER, alpha DOUBLE, stage INTEGER, kept BOOLEAN,
     weight_distance DOUBLE, path_length DOUBLE
 );
+CREATE TABLE left_out (study VARCHAR, part VARCHAR, file VARCHAR, line INTEGER, reason VARCHAR);
+CREATE TABLE overlap (
+    study VARCHAR, target VARCHAR, text VARCHAR, benchmark VARCHAR, n_items INTEGER, n_exact INTEGER, n_near INTEGER
+);
 CREATE TABLE support (study VARCHAR, base VARCHAR, target VARCHAR, k INTEGER, pass_at_k DOUBLE, items INTEGER);
 
 -- One row per evaluation artifact; several studies can name the same one. A name says which evaluation of the base it is

@@ -7,6 +7,7 @@ import pytest
 
 from retain_core.warehouse.query import open_warehouse
 from tests.conftest import retain
+from tests.scan import PLANTED, where
 
 pytestmark = pytest.mark.prefect
 
@@ -56,6 +57,22 @@ def test_prefect_saw_every_step(flow_home):
     assert {state for _, state in tasks} == {"COMPLETED"}
     names = {name for name, _ in tasks}
     assert {"prepare dataset", "train base lab/smoke", "evaluate base", "grpo lr=1e-3 seed=0", "load warehouse"} <= names
+
+
+def test_no_secret_of_the_environment_is_written_or_printed(flow_home, tmp_path):
+    home, done = flow_home
+    assert where(home, list(PLANTED.values())) == []
+    assert not [name for name, value in PLANTED.items() if value in done.stdout + done.stderr]
+    # The same scan finds a text that lies compressed: an answer's in Parquet and DuckDB, a tag in SQLite.
+    found = [path.rsplit(".", 1)[1] for path in where(home, ["smoke/sft-lr1e-3-s0"])]
+    assert {"duckdb", "db", "html"} <= set(found)
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        (prompt,) = con.execute("SELECT prompt FROM samples WHERE benchmark = 'places' LIMIT 1").fetchone()
+    assert {path.rsplit(".", 1)[1] for path in where(home / "artifacts" / "evaluation", [prompt])} == {"parquet"}
+
+
+def test_servers_listen_to_this_machine_only(flow_home):
+    assert flow_home[1].ports == {"127.0.0.1"}
 
 
 def test_mlflow_has_one_parent_and_a_child_per_arm(flow_home):

@@ -9,7 +9,8 @@ from retain_core.analysis.bases import _family as family
 from retain_core.arms import TEMPLATE_VERSION
 from retain_core.errors import InputError, RetainError
 from retain_core.lab.dataset import LAB_VERSION
-from retain_core.own.files import locate, module_file, read_rows, seal
+from retain_core.own.files import locate, module_file, seal
+from retain_core.own.rows import read_rows
 from retain_core.plan import plan_study
 from retain_core.revisions import declare, revisions_of
 from retain_core.store import Store
@@ -107,7 +108,8 @@ def test_a_prompt_is_trained_on_or_held_out(example):
     first = (example / "train.jsonl").read_text().splitlines()[0]
     held_out = example / "held_out.jsonl"
     held_out.write_text(f"{held_out.read_text()}\n{first}\n")
-    assert f"held_out.jsonl:150: this prompt is line 1 of {example / 'train.jsonl'}" in refused(example)
+    assert f"train.jsonl:1: this prompt is a held-out item, line 150 of {held_out}" in refused(example)
+    (example / "held_out.jsonl").write_text(held_out.read_text().replace(first, ""))
     (example / "train.jsonl").write_text(f"{first}\n{first}\n")
     assert "train.jsonl:2: the prompt of line 1 again" in refused(example)
 
@@ -125,6 +127,7 @@ def test_text_to_retain_has_answers_and_no_held_out_prompt(example):
 
 
 def test_without_answers_the_length_must_be_said(example):
+    edit(example, "study.yaml", "- sft ", "- grpo ")
     for name in ("train", "held_out"):
         rows = [json.loads(line) for line in (example / f"{name}.jsonl").read_text().splitlines()]
         bare = [{k: v for k, v in row.items() if k not in ("answer", "valid")} for row in rows]

@@ -1,0 +1,91 @@
+"""Fetching what a study names on the Hugging Face hub into its ordinary local cache, so that a run needs no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from retain_core.disk import size_text
+from retain_core.errors import InputError, RetainError
+from retain_core.hub import is_hub_id, is_wanted
+from retain_core.redact import redact
+from retain_core.study import Study
+
+SECONDS = 10.0
+"""Longest wait for an answer of the hub."""
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model of the hub that a study names."""
+
+    what: str
+    """`base`, or which method."""
+    model: str
+    revision: str | None
+
+
+def hub_models(study: Study) -> list[HubModel]:
+    """The models of the hub that a study names."""
+    named = [HubModel("base", study.base.model, study.base.revision)] if study.base.lab() is None else []
+    named += [HubModel(f"method {m.label}", str(m.model), m.revision) for m in study.methods if m.algorithm == "external"]
+    return [one for one in named if is_hub_id(one.model)]
+
+
+def prefetch(studies: Sequence[Study]) -> Iterator[str]:
+    """Fetch all that the studies name on the hub. Yields a sentence for each thing, and one in the end.
+
+    Raises InputError for what the hub does not have or retain refuses, RetainError when the hub cannot be reached.
+    """
+    models = list(dict.fromkeys(model for study in studies for model in hub_models(study)))
+    benchmarks = {
+        str(own.yaml.path): own for study in studies for own in study.own.benchmarks.values() if own.hub_data is not None
+    }
+    if not models and not benchmarks:
+        yield "nothing to fetch: no model and no data set of the hub is named"
+        return
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise InputError("HF_HUB_OFFLINE is set, so nothing can be fetched; unset it for this command")
+    total = 0
+    for model in models:
+        line, size = _fetch_model(model)
+        total += size
+        yield line
+    for own in benchmarks.values():
+        from retain_core.own.benchmark import task_of
+
+        task = task_of(own)
+        yield f"data set {own.hub_data}: {len(task.eval_docs):,} items, asked by {own.yaml.path}"
+    yield f"everything is here ({size_text(total)} of models): the study runs without a network from now on"
+
+
+def _fetch_model(model: HubModel) -> tuple[str, int]:
+    """Fetch one model. Returns a sentence about it, and its bytes."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    revision = model.revision or "main"
+    try:
+        info = HfApi().model_info(model.model, revision=revision, files_metadata=True, timeout=SECONDS)
+        files = {one.rfilename: one.size or 0 for one in info.siblings or [] if is_wanted(one.rfilename)}
+        if not any(name.endswith(".safetensors") for name in files):
+            raise InputError(
+                f"{model.what}: {model.model} has no .safetensors weights; other formats can run code and are refused"
+            )
+        folder = snapshot_download(
+            model.model, revision=revision, allow_patterns=list(files), etag_timeout=SECONDS, max_workers=4
+        )
+    except GatedRepoError:
+        raise InputError(f"{model.what}: {model.model} is gated; accept its terms on the hub and set HF_TOKEN") from None
+    except RevisionNotFoundError:
+        raise InputError(f"{model.what}: {model.model} has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise InputError(f"{model.what}: the hub has no model {model.model!r}, or HF_TOKEN may not see it") from None
+    except (InputError, RetainError):
+        raise
+    except Exception as error:
+        said = redact(str(error)).strip().splitlines()[:1] or [type(error).__name__]
+        raise RetainError(f"{model.what}: {model.model} cannot be fetched: {said[0][:200]}") from None
+    size = sum(files.values())
+    return f"{model.what} {model.model}: {revision} is {info.sha}, {len(files)} files, {size_text(size)}, in {folder}", size

@@ -1,0 +1,45 @@
+"""Secrets of the environment, kept out of what retain writes and prints.
+
+A secret is the value of an environment variable whose name says so (HF_TOKEN, AWS_SECRET_ACCESS_KEY, …), and a password
+inside an address that a variable holds (https://user:password@host).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote, urlsplit
+
+_SAYS_SO = re.compile(r"(?:^|_)(?:TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS|PAT)S?(?:_|$)", re.IGNORECASE)
+SHORTEST = 8
+"""A shorter value stands in too many places by chance."""
+
+
+def secrets() -> dict[str, str]:
+    """Secret -> the variable that holds it, the longest first."""
+    found: dict[str, str] = {}
+    for name, value in os.environ.items():
+        if _SAYS_SO.search(name):
+            found[value] = name
+        elif "://" in value and (password := _password(value)):
+            found |= {password: name, unquote(password): name}
+    return {value: found[value] for value in sorted(found, key=len, reverse=True) if len(value) >= SHORTEST}
+
+
+def redact(text: str) -> str:
+    """A text with the name of its variable in place of every secret."""
+    for value, name in secrets().items():
+        text = text.replace(value, f"${name}")
+    return text
+
+
+def secret_in(text: str) -> str | None:
+    """The variable whose value stands in a text; None where there is none."""
+    return next((name for value, name in secrets().items() if value in text), None)
+
+
+def _password(address: str) -> str | None:
+    try:
+        return urlsplit(address).password
+    except ValueError:
+        return None
