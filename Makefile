@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-full coverage lint format audit constraints clean
+.PHONY: help setup demo test test-all bench bench-full coverage faults lint format audit constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ bench-full: $(READY) ## the whole demo against a plain script, once (over half a
 
 coverage: $(READY) ## how often every interval holds the truth, in simulated worlds (about ten minutes on two cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
+
+faults: $(READY) ## kill trainings at random points, run them again, count what is lost (half an hour on two cores)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults.kill --points 20 --seed 0
 
 lint: $(READY) ## ruff and the strict type checker
 	@$(BIN)/ruff check .

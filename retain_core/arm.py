@@ -84,7 +84,13 @@ def _evaluate(evaluator: Evaluator, missing: Missing, weights: dict[int, Path], 
 
 
 def _train_and_evaluate(
-    spec: ArmSpec, store: Store, evaluator: Evaluator, missing: Missing, base: Path, work: Path, every: float
+    spec: ArmSpec,
+    store: Store,
+    evaluator: Evaluator,
+    missing: Missing,
+    base: Path,
+    work: Path,
+    every: float = RESUME_SECONDS,
 ) -> None:
     from retain_core.training.traces import make_traces
     from retain_core.training.train import train

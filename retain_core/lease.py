@@ -119,6 +119,15 @@ def hold(folder: Path, name: str) -> Iterator[Lease]:
         lease.release()
 
 
+def sweep(folder: Path) -> None:
+    """Drop the leases of writers that are gone."""
+    if folder.is_dir():
+        with FileLock(folder / ".lock").acquire(timeout=LOCK_SECONDS):
+            for file in folder.glob("*.json"):
+                if (holder := _read(file)) is None or not _alive(holder):
+                    file.unlink()
+
+
 def _read(file: Path) -> dict[str, Any] | None:
     """Who holds it; None when nobody does, or when the file is no lease."""
     try:

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 
 from retain_core.canonical import canonical_json, digest
 from retain_core.errors import InputError, RetainError
-from retain_core.lease import Lease, hold
+from retain_core.lease import Lease, hold, sweep
 
 MANIFEST = "manifest.json"
 
@@ -139,6 +139,7 @@ class Store:
 
     def remove_leftovers(self) -> None:
         """Drop what writers that were killed left and nobody needs. Nobody else may be writing."""
+        sweep(self.root / ".leases")
         for path in (self.root / ".drafts").iterdir():
             shutil.rmtree(path, ignore_errors=True)
         for path in (self.root / ".resume").glob("*-*"):

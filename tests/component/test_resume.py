@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+import duckdb
 import pytest
 import torch
+import yaml
 
 from retain_core.errors import RetainError
 from retain_core.lab.targets import Countdown
@@ -19,6 +21,7 @@ from retain_core.training.stream import Stream
 from retain_core.training.traces import make_traces, read_traces, record, teacher
 from retain_core.training.train import train
 from tests.component import golden
+from tests.conftest import run_plain
 
 UPDATES = 4
 TIMES = {"step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
@@ -306,3 +309,23 @@ def test_a_number_that_goes_wrong_ends_the_training_before_the_step(label, wrong
         assert 2 not in steps
     assert Store(tmp_path).find("weights", "2")
     assert Store(tmp_path).find("state", "2")
+
+
+@pytest.mark.timeout(300)
+def test_other_arms_go_on_and_sql_and_the_report_say_which_is_missing_and_why(home, smoke_study, tmp_path):
+    """At a learning rate that no weights survive the loss of the second update is NaN, in a process of its own."""
+    study = yaml.safe_load(smoke_study.read_text())
+    del study["primary"]
+    study |= {"methods": ["sft"], "controls": [], "learning_rates": [1e-3, 1e30]}
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(study))
+    errors = run_plain(tmp_path / "smoke.yaml", home)
+    assert list(errors) == ["smoke/sft-lr1e30-s0"]
+    why = "loss became NaN at update 2"
+    assert why in errors["smoke/sft-lr1e30-s0"]
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        found = dict(con.execute("SELECT arm, (status, error) FROM arms WHERE method = 'sft'").fetchall())
+    assert found["smoke/sft-lr1e-3-s0"] == ("done", None)
+    status, error = found["smoke/sft-lr1e30-s0"]
+    assert status == "failed"
+    assert why in error
+    assert why in (home / "reports" / "smoke" / "index.html").read_text()
