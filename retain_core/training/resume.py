@@ -6,10 +6,11 @@ Owns what lies in the folder of a training that is not done, a store of its own 
     state/<N>/     everything that going on after update N needs (`retain_core.training.pack`): trainable weights, optimizer,
                    scheduler, random streams, batches that were sampled and not used yet, positions in endless streams, the
                    curve; only the newest is kept
+    drawn/<i>-<n>/ what stage i drew from the base before its first update, in the order in which it did
     record/all/    there when training is done: what was spent, and the curve
 
 A state is taken between two updates, before anything of the next one was drawn. Everything that is not in it is built
-anew from the arm's spec, and comes out the same: data sets, the frozen base, its answers. transformers' own way to resume
+anew from the arm's spec, and comes out the same: data sets and the frozen base. transformers' own way to resume
 skips the batches that were trained on; its files (pickles, without the methods' own streams) are neither written nor read.
 """
 
@@ -17,36 +18,37 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from retain_core.store import Store
 from retain_core.training.finite import refuse_what_is_not_finite
+from retain_core.training.notes import Once, noted
 from retain_core.training.pack import read_tree, write_tree
 from retain_core.training.record import TrainingRecord
+from retain_core.training.stream import put_random_streams, random_streams
 
 if TYPE_CHECKING:
     from retain_core.store import Artifact
 
 MOST_SHARE = 0.02
 """Writing states takes at most this share of the time, however short the wanted interval."""
-WEIGHTS, STATE, RECORD, ALL = "weights", "state", "record", "all"
+WEIGHTS, STATE, DRAWN, RECORD, ALL = "weights", "state", "drawn", "record", "all"
 _LOOP = (
     "_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_initial_global_step", "current_flos",  # transformers
     "_metrics", "_total_train_tokens", "_step", "_buffered_inputs", "_current_train_step_time",  # trl
 )  # fmt: skip
 """What the training loops of transformers and TRL keep from one update to the next, beside their saved state."""
 
+Built = TypeVar("Built")
 log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,27 @@ class Unfinished:
         if found is None or not self._whole(steps):
             return None
         return TrainingRecord(**read_tree(found.path))
+
+    def prepared(self, stage: int, prepare: Callable[[], Built]) -> Built:
+        """What `prepare` gives; what it draws from the base is kept, and not drawn again after a kill."""
+        with noted(self._once(stage)):
+            return prepare()
+
+    def _once(self, stage: int) -> Once:
+        numbers = count()
+
+        def once(draw: Callable[[], Any]) -> Any:
+            key = f"{stage}-{next(numbers)}"
+            if found := self._found(DRAWN, key):
+                tree = read_tree(found.path)
+            else:
+                tree = {"drawn": draw(), "random": random_streams()}
+                with self._folder.create(DRAWN, key, self._inputs(0)) as draft:
+                    write_tree(draft.path, tree)
+            put_random_streams(tree["random"])
+            return tree["drawn"]
+
+        return once
 
     def state(self, steps: tuple[int, ...]) -> dict[str, Any] | None:
         """The newest state that is whole, with every checkpoint before it; None: training starts at the start."""
@@ -169,18 +192,18 @@ def train_through(
     """
     fetch = trainer.get_batch_samples
 
-    def fetch_between(batches: Any, count: int, device: Any) -> Any:
+    def fetch_between(batches: Any, number: int, device: Any) -> Any:
         if not state:
             between()
-            return fetch(batches, count, device)
+            return fetch(batches, number, device)
         # In the middle of an epoch the data loader was already running. Starting it again draws from torch's stream, so it
         # is started first, and the streams are put back after.
         running = trainer.state.epoch % 1 > 0
-        first = list(islice(batches, count)) if running else []
+        first = list(islice(batches, number)) if running else []
         restore(trainer, state)
         resumed(state)
         state.clear()
-        return fetch(chain(first, batches), count, device)
+        return fetch(chain(first, batches), number, device)
 
     trainer.get_batch_samples = fetch_between
     if state is None:
@@ -206,7 +229,7 @@ def trainer_state(trainer: Any) -> dict[str, Any]:
         "scheduler": trainer.lr_scheduler.state_dict(),
         "loop": {name: _undefaulted(getattr(trainer, name)) for name in _LOOP if hasattr(trainer, name)},
         "own": trainer.resume_state() if hasattr(trainer, "resume_state") else None,
-        "random": _random_streams(),
+        "random": random_streams(),
     }
 
 
@@ -228,7 +251,7 @@ def restore(trainer: Any, state: dict[str, Any]) -> None:
             setattr(trainer, name, _on(device, value))
     if state["own"] is not None:
         trainer.resume_from(state["own"])
-    _put_random_streams(state["random"])
+    put_random_streams(state["random"])
 
 
 def _trained(model: Any) -> dict[str, torch.Tensor]:
@@ -236,25 +259,6 @@ def _trained(model: Any) -> dict[str, torch.Tensor]:
     saved = model.state_dict().keys()
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     return trained | {name: buffer for name, buffer in model.named_buffers() if name in saved}
-
-
-def _random_streams() -> dict[str, Any]:
-    kind, words, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, [int(word) for word in words], *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _put_random_streams(streams: dict[str, Any]) -> None:
-    kind, words, *rest = streams["numpy"]
-    random.setstate(streams["python"])
-    np.random.set_state((kind, np.array(words, dtype=np.uint32), *rest))
-    torch.set_rng_state(streams["torch"])
-    if streams["cuda"]:
-        torch.cuda.set_rng_state_all(streams["cuda"])
 
 
 def _undefaulted(value: Any) -> Any:

@@ -58,7 +58,7 @@ def record(spec: ArmSpec, base: Path, work: Store, every: float = RESUME_SECONDS
     from retain_core.training.train import prepare
 
     unfinished = Unfinished(work, spec.key, every)
-    trainer, count = prepare(spec, base, work.root)
+    trainer, count = unfinished.prepared(0, lambda: prepare(spec, base, work.root))
     rewarded = _Rewarded(trainer.reward_funcs[0])
     trainer.reward_funcs[0] = rewarded
     left = unfinished.state(())

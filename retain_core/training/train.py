@@ -52,7 +52,8 @@ def train(
     records = [TrainingRecord(**record) for record in left["records"]] if left else []
     firsts = range(0, spec.all_updates, spec.updates)
     for before, stage in list(zip(firsts, spec.stages(), strict=True))[len(records) :]:
-        trainer, count = prepare(stage, unfinished.weights(before) if before else base, out.root, traces)
+        start = unfinished.weights(before) if before else base
+        trainer, count = unfinished.prepared(before, partial(prepare, stage, start, out.root, traces))
         recorder = recorder or Recorder(frozen_base(base) if before else trainer.model, spec.steps, save)
         recorder.before = before
         trainer.add_callback(recorder)

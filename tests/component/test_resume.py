@@ -156,6 +156,17 @@ def test_traces_go_on_in_the_middle_of_their_teacher(base, tmp_path):
     assert not list((store.root / ".resume").iterdir())
 
 
+@pytest.mark.parametrize("label", ["dpo", "lowest_kl"])
+def test_what_was_drawn_from_the_base_is_not_drawn_again(label, base, tmp_path, monkeypatch):
+    """Also where no update was made yet: the random streams then go on from behind the draws."""
+    spec = golden.arm_spec(label, golden.METHODS[label], updates=2, steps=(2,))
+    with images(tmp_path / "whole", tmp_path / "at"):
+        whole = outcome(tmp_path / "whole", spec, train(spec, base, tmp_path / "whole", every=0))
+    shutil.rmtree(tmp_path / "at" / "1" / "state")
+    monkeypatch.setattr("retain_core.training.frozen.frozen_base", None)
+    assert outcome(tmp_path / "at" / "1", spec, train(spec, base, tmp_path / "at" / "1")) == whole
+
+
 def test_writing_states_changes_nothing_and_a_finished_training_is_not_trained_again(base, tmp_path, monkeypatch):
     spec = golden.arm_spec("grpo", golden.METHODS["grpo"], updates=2)
     with_states = outcome(tmp_path / "a", spec, train(spec, base, tmp_path / "a", every=0))

@@ -12,6 +12,7 @@ the database are those of a process that nobody killed, to the bit, and nothing 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -92,7 +93,7 @@ class Method:
     def home(self, name: str) -> Path:
         """A fresh home with a base that is trained and measured."""
         home = self._folder / name
-        shutil.copytree(self._prepared, home, copy_function=os.link)
+        shutil.copytree(self._prepared, home)
         return home
 
     def whole(self, home: Path) -> list[tuple[float, str]]:
@@ -158,7 +159,8 @@ def killed(study: Path, home: Path, progress: Path, point: Point | None) -> tupl
     except EOFError:
         word = ""
     if point is not None or not word:
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
     process.join(LONGEST)
     return process.exitcode, word
 
@@ -231,7 +233,10 @@ def try_faults(
         if time.monotonic() > ends:
             late.append(label)
             return []
-        method = Method(label, prepared, folder / label)
+        try:
+            method = Method(label, prepared, folder / label)
+        except RuntimeError as error:
+            return [Fault(label, "nothing", False, str(error), 0)]
         draw = random.Random(f"{seed} {label}")
         found = []
         for number, point in enumerate(method.points(points if label in MAIN else others, draw)):
