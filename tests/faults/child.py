@@ -18,7 +18,7 @@ from typing import Any
 
 KINDS = {
     "state": "resume state", "record": "resume state", "evaluation": "answers (Parquet)",
-    "divergence": "divergence (Parquet)", "arm": "arm and curve (Parquet)", "traces": "traces",
+    "divergence": "divergence (Parquet)", "arm": "arm and curve (Parquet)", "drawn": "samples of the base",
 }  # fmt: skip
 """Kind of artifact -> what the table calls the write."""
 WRITING = "checkpoint", "resume state", "answers (Parquet)", "arm and curve (Parquet)", "database"
@@ -110,7 +110,7 @@ def _tell_of_writes(tell: Progress) -> None:
     @contextlib.contextmanager
     def telling_create(self: Any, kind: str, key: str, inputs: Any) -> Iterator[Any]:
         unfinished = ".resume" in self.root.parts
-        name = ("checkpoint" if unfinished else "kept weights") if kind == "weights" else KINDS[kind]
+        name = ("checkpoint" if unfinished else "kept weights") if kind == "weights" else KINDS.get(kind, kind)
         writing.append(name)
         try:
             with create(self, kind, key, inputs) as draft:
