@@ -8,7 +8,7 @@ SECRETS := -p .ci/hugging_face.py --disable-plugin HexHighEntropyString --disabl
 	--disable-plugin KeywordDetector
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-full coverage lint format audit constraints clean
+.PHONY: help setup demo test test-all bench bench-full coverage faults lint format audit constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ bench-full: $(READY) ## the whole demo against a plain script, once (over half a
 
 coverage: $(READY) ## how often every interval holds the truth, in simulated worlds (about ten minutes on two cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
+
+faults: $(READY) ## fuzz what is read; kill trainings at random points, run them again, count what is lost (over half an hour)
+	@RETAIN_FUZZ_CASES=10000 $(BIN)/pytest tests/unit/test_fuzz.py
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults.kill --points 20 --seed 0
 
 lint: $(READY) ## ruff, the strict type checker, and a search for secrets that were committed
 	@$(BIN)/ruff check .

@@ -61,8 +61,8 @@ def plain_arm(spec: ArmSpec, base: Path, items: Path, folder: Path) -> float:
     for step in spec.steps:
         command = [
             sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args",
-            f"pretrained={out / f'step-{step}'},max_length={MAX_POSITIONS}", "--include_path", str(YAML_FOLDER), "--tasks",
-            ",".join(benchmark.harness_name for benchmark in spec.benchmarks), "--metadata",
+            f"pretrained={out / 'weights' / str(step)},max_length={MAX_POSITIONS}", "--include_path", str(YAML_FOLDER),
+            "--tasks", ",".join(benchmark.harness_name for benchmark in spec.benchmarks), "--metadata",
             json.dumps({"items": str(items)}), "--apply_chat_template", "--batch_size", str(BATCH_SIZE), "--device", "cpu",
             "--log_samples", "--output_path", str(out / f"eval-{step}"),
         ]  # fmt: skip

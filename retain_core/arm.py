@@ -7,7 +7,8 @@ No Prefect is needed:
 Owns two artifacts beside the evaluations: `weights` (one checkpoint as transformers saves it) and
 `arm` (curve.parquet and what was spent; its presence means that training is done and every trained checkpoint was
 evaluated). Blends of the last weights with the base's come after it and are never kept: they can be made again. Of
-an arm that was stopped stay its finished evaluations, and the traces that it imitates.
+an arm that was stopped stay its finished evaluations, the traces that it imitates, and what its training needs to go on
+(`retain_core.training.resume`); that is removed when the arm is done.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from retain_core.arms import ArmSpec, Checkpoint, weights_key
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
 from retain_core.provenance import git_sha
-from retain_core.settings import settings
+from retain_core.settings import RESUME_SECONDS, settings
 from retain_core.store import Store, lock_home
 from retain_core.training.interpolate import interpolate
 
@@ -29,30 +30,32 @@ Missing = dict[Checkpoint, list[Plan]]
 """What is still to be computed of each checkpoint."""
 
 
-def run_arm(spec: ArmSpec, store: Store) -> None:
+def run_arm(spec: ArmSpec, store: Store, every: float = RESUME_SECONDS) -> None:
     """Train the arm and evaluate its checkpoints; what the store already has is not done again.
 
     The same inputs give the same weights, so an evaluation that is missing while its weights are
-    gone is made good by training again.
+    gone is made good by training again. `every` is the seconds from one state to resume from to the next. While another
+    process runs the same arm, this one waits.
     """
     import torch
 
     torch.set_num_threads(spec.threads)
-    missing: Missing = {
-        c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
-    }
-    base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
-    evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base)
-    if not spec.trained:
-        evaluator.evaluate(Path(spec.config["model"]), missing[spec.checkpoints[0]])
-        return
-    (store.root / ".drafts").mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f"arm-{spec.key[:8]}-", dir=store.root / ".drafts"))
-    try:
-        if not (store.find("arm", spec.key) and _evaluate_kept(spec, store, evaluator, missing, base, work)):
-            _train_and_evaluate(spec, store, evaluator, missing, base, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with store.leased(f"arm-{spec.key}"):
+        missing: Missing = {
+            c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
+        }
+        base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
+        evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base)
+        if not spec.trained:
+            evaluator.evaluate(Path(spec.config["model"]), missing[spec.checkpoints[0]])
+            return
+        (store.root / ".drafts").mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f"arm-{spec.key[:8]}-", dir=store.root / ".drafts"))
+        try:
+            if not (store.find("arm", spec.key) and _evaluate_kept(spec, store, evaluator, missing, base, work)):
+                _train_and_evaluate(spec, store, evaluator, missing, base, work, every)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: Missing, base: Path, work: Path) -> bool:
@@ -80,13 +83,22 @@ def _evaluate(evaluator: Evaluator, missing: Missing, weights: dict[int, Path], 
         shutil.rmtree(work / "blend")
 
 
-def _train_and_evaluate(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: Missing, base: Path, work: Path) -> None:
+def _train_and_evaluate(
+    spec: ArmSpec,
+    store: Store,
+    evaluator: Evaluator,
+    missing: Missing,
+    base: Path,
+    work: Path,
+    every: float = RESUME_SECONDS,
+) -> None:
     from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
-    traces = make_traces(spec, base, store, work / "traces") if spec.config.get("traces_of") else None
-    record = train(spec, base, work, traces)
-    weights = {step: work / f"step-{step}" for step in spec.steps}
+    traces = make_traces(spec, base, store, every) if spec.config.get("traces_of") else None
+    unfinished = store.unfinished("arm", spec.key)
+    record = train(spec, base, unfinished, traces, every)
+    weights = {step: unfinished.path("weights", str(step)) for step in spec.steps}
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is None}, weights, base, work)
     for step in spec.kept_steps():
         identity = spec.checkpoint_identity(step)
@@ -101,6 +113,7 @@ def _train_and_evaluate(spec: ArmSpec, store: Store, evaluator: Evaluator, missi
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is not None}, weights, base, work)
+    shutil.rmtree(unfinished.root)
 
 
 def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
@@ -113,4 +126,5 @@ def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     with lock_home(settings().home):
-        run_arm(ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")), Store(settings().artifacts))
+        asked = ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        run_arm(asked, Store(settings().artifacts), settings().resume_seconds)

@@ -15,6 +15,7 @@ from retain_core.lab.base import train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
 from retain_core.own.items import prepare_items
+from retain_core.settings import settings
 from retain_core.store import Store
 from retain_core.support import measure_support, support_key
 
@@ -58,7 +59,7 @@ def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: 
 
 def arm(root: str, spec: str) -> None:
     """Train and evaluate one arm."""
-    run_arm(ArmSpec.model_validate_json(spec), Store(Path(root)))
+    run_arm(ArmSpec.model_validate_json(spec), Store(Path(root)), settings().resume_seconds)
 
 
 def _evaluate_base(

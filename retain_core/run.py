@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +78,7 @@ def open_study(study: Study, config: Settings) -> Iterator[Running]:
     store.prepare()
     with lock_home(config.home):
         try:
-            _remove_leftovers(store)
+            store.remove_leftovers()
             plan = plan_study(study, store)
             yield Running(study, config, store, declare(store, study), plan)
         finally:
@@ -239,12 +238,6 @@ def freeze_predictions(file: StudyFile, config: Settings) -> list[str]:
 
     with lock_home(config.home):
         return [found.key for found in freeze(Store(config.artifacts), config.warehouse, file)]
-
-
-def _remove_leftovers(store: Store) -> None:
-    """Drop what writers that were killed left half-written; the home is locked, so nobody is writing."""
-    for path in (store.root / ".drafts").iterdir():
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _base_log(running: Running) -> str:

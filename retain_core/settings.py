@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+RESUME_SECONDS = 10.0
+
 
 class Settings(BaseSettings):
     """Locations of a home; each can be set with an environment variable of the name given."""
@@ -19,6 +21,11 @@ class Settings(BaseSettings):
     prefect_api_wait: int = Field(
         120, ge=1, description="RETAIN_PREFECT_API_WAIT: seconds to wait for Prefect's own temporary server to start"
     )
+    resume_seconds: float = Field(
+        RESUME_SECONDS, ge=0,
+        description="RETAIN_RESUME_SECONDS: how often a training writes down what it needs to go on after a kill; "
+        "0 is after every update",
+    )  # fmt: skip
 
     @property
     def artifacts(self) -> Path:

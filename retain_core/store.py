@@ -4,11 +4,14 @@ This module owns the layout below `RETAIN_HOME/artifacts`:
 
     <kind>/<key>/manifest.json     written last; its presence means that the artifact is complete
     <kind>/<key>/<files>           each with its SHA-256 and size in the manifest
-    .drafts/<kind>-<key>-<pid>/    being written; removed when its writer ends
+    .drafts/<kind>-<key>-<unique>/ being written; removed when its writer ends, or by the next run
     .quarantine/<kind>-<key>-<n>/  found damaged, set aside
+    .leases/<name>.json            who is at work (`retain_core.lease`)
+    .resume/<kind>-<key>/          what a training needs to go on after a kill (`retain_core.training.resume`)
 
 The key is the hash of the canonical inputs of what made the artifact, so an artifact that is
-present and verified is the work done. A draft is published by one atomic rename.
+present and verified is the work done. A draft is published by one atomic rename, and only while its writer still holds
+the lease that it works under.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from retain_core.canonical import canonical_json, digest
 from retain_core.errors import FULL, InputError, RetainError, disk_is_full
+from retain_core.lease import Lease, hold, sweep
 
 MANIFEST = "manifest.json"
 
@@ -60,8 +65,9 @@ class Draft:
 class Store:
     """The artifacts of one home."""
 
-    def __init__(self, root: Path, read_only: bool = False) -> None:
-        self.root, self._read_only = root, read_only
+    def __init__(self, root: Path, read_only: bool = False, lease: Lease | None = None) -> None:
+        """`lease` is what its publications need; `leased` takes one."""
+        self.root, self._read_only, self._lease = root, read_only, lease
         self.damaged: list[str] = []
         """What was found damaged and set aside, one sentence each, since this object was made."""
 
@@ -107,10 +113,43 @@ class Store:
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
 
     @contextlib.contextmanager
+    def leased(self, name: str) -> Iterator[None]:
+        """Be the only one at work on something while the block runs; wait while another process is.
+
+        What is published meanwhile is refused with LeaseLostError once another process has taken the work over.
+        """
+        outer = self._lease
+        with hold(self.root / ".leases", name) as self._lease:
+            try:
+                yield
+            finally:
+                self._lease = outer
+
+    def unfinished(self, kind: str, key: str) -> Store:
+        """A store for what the making of an artifact leaves on its way, under the same lease."""
+        return Store(self.root / ".resume" / f"{kind}-{key}", lease=self._lease)
+
+    def forget(self, kind: str, key: str) -> None:
+        """Remove an artifact that is not needed any more."""
+        folder, away = self.path(kind, key), self.root / ".drafts" / f"old-{uuid.uuid4().hex}"
+        away.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Drop what writers that were killed left and nobody needs. Nobody else may be writing."""
+        sweep(self.root / ".leases")
+        for path in (self.root / ".drafts").iterdir():
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.root / ".resume").glob("*-*"):
+            if self.path(*path.name.split("-", 1)).is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+    @contextlib.contextmanager
     def create(self, kind: str, key: str, inputs: dict[str, Any]) -> Iterator[Draft]:
         """Write an artifact: publish it when the block ends, leave nothing when the block raises."""
-        draft = Draft(self.root / ".drafts" / f"{kind}-{key}-{os.getpid()}")
-        shutil.rmtree(draft.path, ignore_errors=True)
+        draft = Draft(self.root / ".drafts" / f"{kind}-{key}-{uuid.uuid4().hex[:12]}")
         draft.path.mkdir(parents=True)
         try:
             yield draft
@@ -125,12 +164,13 @@ class Store:
 
     def _publish(self, draft: Path, final: Path) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.rename(final)
-        except OSError:
-            if not (final / MANIFEST).exists():
-                raise
-            # Another writer published the same key first: the content is the same by construction.
+        with self._lease.held() if self._lease else contextlib.nullcontext():
+            try:
+                draft.rename(final)
+            except OSError:
+                if not (final / MANIFEST).exists():
+                    raise
+                # Another writer published the same key first: the content is the same by construction.
 
     def _quarantine(self, kind: str, key: str, problem: str) -> None:
         if self._read_only:

@@ -55,7 +55,9 @@ class Builder(Protocol):
 
         Returns:
             (trainer, count): a `transformers.Trainer`, or one of TRL's, and a function of the trained trainer that says what
-            was spent. Randomness must come from `spec.seed` alone, or running again gives other weights.
+            was spent. Randomness must come from `spec.seed` alone, or running again gives other weights. A trainer that keeps
+            more from one update to the next than those of transformers and TRL has `resume_state()`, which returns it as
+            plain values and tensors, and `resume_from(state)`.
 
         Raises:
             RetainError: There is nothing to train on; the arm fails with this sentence, the others go on.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from retain_core.training.encode import IGNORED, encode_exchanges, padded
+from retain_core.training.notes import drawn_once
 from retain_core.training.policy.build import base_answers, frozen_base
 from retain_core.training.sampling import sample_answers
 from retain_core.training.target import Exchange, Target
@@ -32,18 +33,23 @@ class FrozenBase:
 
     def sample(self, prompts: Sequence[str], temperature: float) -> list[tuple[str, bool]]:
         """One sampled answer a prompt: (text, whether it ended by itself)."""
-        answers = sample_answers(self.model, self._tokenizer, prompts, temperature=temperature, max_new_tokens=self._longest)
+        answers = drawn_once(
+            lambda: sample_answers(self.model, self._tokenizer, prompts, temperature=temperature, max_new_tokens=self._longest)
+        )
         self.tokens += sum(tokens for _, _, tokens in answers)
         return [(text, finished) for text, finished, _ in answers]
 
     def on_retention(self, target: Target, seed: int, count: int) -> list[dict[str, list[int]]]:
         """Training rows: its own answers to `count` training prompts of the retention skills."""
-        rows = base_answers(self.model, self._tokenizer, target, seed, count)
+        rows = base_answers(lambda: self.model, self._tokenizer, target, seed, count)
         self.tokens += labelled(rows)
         return rows
 
     def log_likelihoods(self, exchanges: Sequence[Exchange]) -> list[float]:
         """The log of P(answer and stop token | prompt), in nats, of each exchange."""
+        return drawn_once(lambda: self._log_likelihoods(exchanges))
+
+    def _log_likelihoods(self, exchanges: Sequence[Exchange]) -> list[float]:
         found: list[float] = []
         rows = encode_exchanges(self._tokenizer, exchanges)
         with torch.no_grad():

@@ -61,6 +61,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._last = self._start.clone() if self._start.numel() <= self.MEASURABLE else None
         self._path = 0.0
 
+    def resume_state(self) -> dict[str, Any]:
+        """The curve and the way so far."""
+        return {"curve": self.curve, "distances": self.distances, "path": self._path}
+
+    def resume_from(self, state: dict[str, Any], model: torch.nn.Module) -> None:
+        """Go on from what `resume_state` gave, with the model as it was then."""
+        self.curve, self.distances, self._path = state["curve"], state["distances"], state["path"]
+        self._last = _flat(model) if self._last is not None else None
+
     def on_step_end(self, args: Any, state: Any, control: Any, model: torch.nn.Module, **kwargs: Any) -> None:
         """After an update: extend the path, and save when this update is one of the checkpoints."""
         step = self.before + state.global_step

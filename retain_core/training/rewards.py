@@ -85,6 +85,15 @@ class Reward:
         """On how many answers the verifier failed so far."""
         return self._judge.failures
 
+    def resume_state(self) -> dict[str, Any]:
+        """What it counted, and where its coin stands."""
+        return {"tokens": self.tokens, "failures": self.failures, "coin": self._coin.getstate()}
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Go on from what `resume_state` gave."""
+        self.tokens, self._judge.failures = state["tokens"], state["failures"]
+        self._coin.setstate(state["coin"])
+
     def __call__(self, prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
         """One reward a completion, in order."""
         self.tokens += sum(len(ids) for ids in completion_ids)

@@ -7,13 +7,14 @@ meta: samples, tokens_generated, seconds
 from __future__ import annotations
 
 import json
-import time
+import shutil
 from pathlib import Path
 from typing import Any
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
 from retain_core.methods import NAMED, TRAINED, Method
+from retain_core.settings import RESUME_SECONDS
 from retain_core.store import Artifact, Store, key_of
 from retain_core.training.target import Exchange
 
@@ -27,36 +28,42 @@ def teacher(spec: ArmSpec) -> ArmSpec:
     return spec.model_copy(update={"method": name, "config": method.config(), "steps": ()})
 
 
-def make_traces(spec: ArmSpec, base: Path, store: Store, work: Path) -> Artifact:
-    """The traces that an arm imitates, recorded by training its teacher in `work` if the store lacks them.
+def make_traces(spec: ArmSpec, base: Path, store: Store, every: float = RESUME_SECONDS) -> Artifact:
+    """The traces that an arm imitates, recorded by training its teacher if the store lacks them.
 
-    Raises RetainError when no sample earned reward.
+    A teacher that was killed goes on, as an arm does; `every` is the seconds between two states to go on from. Raises
+    RetainError when no sample earned reward.
     """
     inputs = {"traces": teacher(spec).inputs()}
     key = key_of(inputs)
-    found = store.find("traces", key)
-    if found:
-        return found
-    started = time.perf_counter()
-    lines, tokens = record(teacher(spec), base, work)
-    if not lines:
-        raise RetainError(f"no sample of {spec.config['traces_of']} earned reward, so there are no traces to imitate")
-    with store.create("traces", key, inputs) as draft:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (draft.path / FILE).write_text(text, encoding="utf-8")
-        draft.meta.update(samples=len(lines), tokens_generated=tokens, seconds=time.perf_counter() - started)
-    return store.get("traces", key)
+    with store.leased(f"traces-{key}"):
+        found = store.find("traces", key)
+        if found:
+            return found
+        work = store.unfinished("traces", key)
+        lines, tokens, seconds = record(teacher(spec), base, work, every)
+        if not lines:
+            raise RetainError(f"no sample of {spec.config['traces_of']} earned reward, so there are no traces to imitate")
+        with store.create("traces", key, inputs) as draft:
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            (draft.path / FILE).write_text(text, encoding="utf-8")
+            draft.meta.update(samples=len(lines), tokens_generated=tokens, seconds=seconds)
+        shutil.rmtree(work.root)
+        return store.get("traces", key)
 
 
-def record(spec: ArmSpec, base: Path, work: Path) -> tuple[list[dict[str, Any]], int]:
-    """Train an RL arm and return the lines of its rewarded samples, and how many tokens it sampled in all."""
+def record(spec: ArmSpec, base: Path, work: Store, every: float = RESUME_SECONDS) -> tuple[list[dict[str, Any]], int, float]:
+    """Train an RL arm. Returns the lines of its rewarded samples, how many tokens it sampled in all, and the seconds."""
+    from retain_core.training.resume import Unfinished
     from retain_core.training.train import prepare
 
-    trainer, count = prepare(spec, base, work)
+    unfinished = Unfinished(work, spec.key, every)
+    trainer, count = unfinished.prepared(0, lambda: prepare(spec, base, work.root))
     rewarded = _Rewarded(trainer.reward_funcs[0])
     trainer.reward_funcs[0] = rewarded
-    trainer.train()
-    return rewarded.lines, count(trainer).tokens_generated
+    left = unfinished.state(())
+    seconds = unfinished.train(trainer, 0, None, left and left["training"])
+    return rewarded.lines, count(trainer).tokens_generated, seconds
 
 
 def read_traces(folder: Path) -> list[Exchange]:
@@ -74,6 +81,15 @@ class _Rewarded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reward, name)
+
+    def resume_state(self) -> dict[str, Any]:
+        """Its lines, and what the reward function knows."""
+        return {"lines": self.lines, "reward": self._reward.resume_state()}
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Go on from what `resume_state` gave."""
+        self.lines = state["lines"]
+        self._reward.resume_from(state["reward"])
 
     def __call__(self, prompts: list[Any], completions: list[Any], trainer_state: Any, **rest: Any) -> list[float]:
         earned: list[float] = self._reward(prompts=prompts, completions=completions, trainer_state=trainer_state, **rest)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
+from retain_core.settings import RESUME_SECONDS
+from retain_core.store import Store
 from retain_core.training.target import target_of
 
 if TYPE_CHECKING:
@@ -18,42 +20,59 @@ if TYPE_CHECKING:
     from retain_core.training.record import TrainingRecord
 
 
-def train(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None) -> TrainingRecord:
-    """Train an arm; the weights of update N go to `out/step-N` as safetensors with the tokenizer.
+def train(
+    spec: ArmSpec, base: Path, out: Store | Path, traces: Artifact | None = None, every: float = RESUME_SECONDS
+) -> TrainingRecord:
+    """Train an arm; the weights of update N are the artifact `weights/N` in `out`, safetensors with the tokenizer.
 
     Each stage of a sequence of targets is trained as an arm of its own would be, from the weights where the one before
-    stopped. `traces` is what an arm with `expert: traces` imitates. Raises RetainError when the method has nothing to
-    train on.
+    stopped. `traces` is what an arm with `expert: traces` imitates. Where the same training was killed before, it goes on
+    from what it left in `out`, to the same bits; `every` is the seconds from one state to go on from to the next. Raises
+    RetainError when the method has nothing to train on, and when a loss or a gradient is no finite number.
     """
     from retain_core.training.adapters import save_plain
-    from retain_core.training.record import Recorder, together
+    from retain_core.training.policy.build import frozen_base
+    from retain_core.training.record import Recorder, TrainingRecord, together
+    from retain_core.training.resume import Unfinished
+
+    out = Store(out) if isinstance(out, Path) else out
+    unfinished = Unfinished(out, spec.key, every)
+    if done := unfinished.record(spec.steps):
+        return done
 
     def save(model: Any, tokenizer: Any, step: int) -> None:
-        save_plain(model, out / f"step-{step}")
-        tokenizer.save_pretrained(out / f"step-{step}")
+        def write(folder: Path) -> None:
+            save_plain(model, folder)
+            tokenizer.save_pretrained(folder)
 
+        unfinished.save_weights(step, write)
+
+    left = unfinished.state(spec.steps)
     recorder: Recorder | None = None
-    records: list[TrainingRecord] = []
-    start = base
-    for before, stage in zip(range(0, spec.all_updates, spec.updates), spec.stages(), strict=True):
-        trainer, count = prepare(stage, start, out, traces)
-        recorder = recorder or Recorder(trainer.model, spec.steps, save)
+    records = [TrainingRecord(**record) for record in left["records"]] if left else []
+    firsts = range(0, spec.all_updates, spec.updates)
+    for before, stage in list(zip(firsts, spec.stages(), strict=True))[len(records) :]:
+        start = unfinished.weights(before) if before else base
+        trainer, count = unfinished.prepared(before, partial(prepare, stage, start, out.root, traces))
+        recorder = recorder or Recorder(frozen_base(base) if before else trainer.model, spec.steps, save)
         recorder.before = before
         trainer.add_callback(recorder)
-        started = time.perf_counter()
-        trainer.train()
+        seconds = unfinished.train(
+            trainer, before, recorder, left and left["training"], records=[asdict(record) for record in records]
+        )
+        left = None
         if missing := {before + step for step in stage.steps} - set(recorder.distances):
             raise RetainError(
                 f"the trainer ended before update {max(missing)}: a method makes exactly the updates of the budget"
             )
         records.append(count(trainer))
-        records[-1].seconds = time.perf_counter() - started
-        start = out / f"step-{before + spec.updates}"
+        records[-1].seconds = seconds
         del trainer, count
         gc.collect()  # the next stage loads a model and an optimizer of its own
     assert recorder is not None
     record = together(records)
     record.curve, record.distances = recorder.curve, recorder.distances
+    unfinished.save_record(record)
     return record
 
 

@@ -104,7 +104,7 @@ def trajectory(label: str, base: Path) -> list[dict[str, float]]:
             patch.object(Countdown, "accepts", lambda _, key, answer: by_content(answer)),
         ):
             spec, out = arm_spec(label, METHODS[label]), Path(name)
-            traces = make_traces(spec, base, Store(out / "home"), out) if spec.config.get("traces_of") else None
+            traces = make_traces(spec, base, Store(out / "home")) if spec.config.get("traces_of") else None
             curve = train(spec, base, out, traces).curve
     finally:
         torch.set_num_threads(threads)

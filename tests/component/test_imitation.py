@@ -131,7 +131,7 @@ def test_without_extras_it_is_trls_own_trainer(base, tokenizer, tmp_path):
     plain = SFTTrainer(model=str(base), args=ours.args, train_dataset=ours.train_dataset, processing_class=tokenizer)
     plain.train()
     plain.model.save_pretrained(tmp_path / "plain")
-    assert same(weights(tmp_path / "ours" / "step-3"), weights(tmp_path / "plain"))
+    assert same(weights(tmp_path / "ours" / "weights" / "3"), weights(tmp_path / "plain"))
 
 
 def test_dft_gradient_by_hand(base, model, tmp_path):
@@ -271,12 +271,12 @@ def test_lora_begins_as_the_base_and_is_saved_as_plain_weights(base, model, toke
     out = tmp_path / "out"
     run = Batches(spec, base, out)
     record = train(spec, base, out)
-    assert {p.name for p in (out / "step-3").iterdir()} >= {"model.safetensors", "config.json", "tokenizer.json"}
-    assert not list((out / "step-3").glob("adapter*"))
-    loaded = AutoModelForCausalLM.from_pretrained(out / "step-3").eval()
+    assert {p.name for p in (out / "weights" / "3").iterdir()} >= {"model.safetensors", "config.json", "tokenizer.json"}
+    assert not list((out / "weights" / "3").glob("adapter*"))
+    loaded = AutoModelForCausalLM.from_pretrained(out / "weights" / "3").eval()
     assert all(torch.allclose(loaded(i).logits, run.trainer.model(i).logits, atol=1e-4) for i in ids)
     assert not all(torch.allclose(loaded(i).logits, model(i).logits, atol=1e-2) for i in ids)
-    before, after = weights(base), weights(out / "step-3")
+    before, after = weights(base), weights(out / "weights" / "3")
     assert before.keys() == after.keys()
     by_hand = sum(float(((after[k] - before[k]).double() ** 2).sum()) for k in after) ** 0.5
     assert record.distances[3][0] == pytest.approx(by_hand, rel=1e-3)
@@ -288,7 +288,7 @@ def test_lora_begins_as_the_base_and_is_saved_as_plain_weights(base, model, toke
 @pytest.mark.parametrize("label", ["self_sft", "simpo", "dpo", "grpo"])
 def test_lora_at_rate_0_leaves_every_method_at_the_base(base, tmp_path, label):
     train(arm(label, lora_rank=4, learning_rate=0.0), base, tmp_path)
-    assert same(weights(base), weights(tmp_path / "step-1"))
+    assert same(weights(base), weights(tmp_path / "weights" / "1"))
 
 
 # ------------------------------------------------------------------ what text
@@ -405,7 +405,7 @@ def traced(base, updates=3, **dials) -> ArmSpec:
 
 @pytest.mark.usefixtures("rewarded")
 def test_traces_are_the_rewarded_samples_and_made_once(base, tmp_path, monkeypatch):
-    made = [make_traces(traced(base), base, Store(tmp_path / name), tmp_path / f"w{name}") for name in "ab"]
+    made = [make_traces(traced(base), base, Store(tmp_path / name)) for name in "ab"]
     text = [artifact.file("traces.jsonl").read_bytes() for artifact in made]
     assert text[0] == text[1]
     assert made[0].key == made[1].key
@@ -418,16 +418,16 @@ def test_traces_are_the_rewarded_samples_and_made_once(base, tmp_path, monkeypat
         raise AssertionError("RL ran again")
 
     monkeypatch.setattr(traces_module, "record", refuse)
-    again = make_traces(traced(base, traces_order="shuffled", loss="dft"), base, Store(tmp_path / "a"), tmp_path / "w")
+    again = make_traces(traced(base, traces_order="shuffled", loss="dft"), base, Store(tmp_path / "a"))
     assert again.key == made[0].key
     for other in ({"traces_of": "reinforce"}, {"lora_rank": 2}, {"prompts": "frozen"}):
         with pytest.raises(AssertionError, match="RL ran again"):
-            make_traces(traced(base, **other), base, Store(tmp_path / "a"), tmp_path / "w")
+            make_traces(traced(base, **other), base, Store(tmp_path / "a"))
 
 
 @pytest.mark.usefixtures("rewarded")
 def test_traces_are_learned_in_the_order_in_which_they_were_produced(base, tokenizer, tmp_path):
-    artifact = make_traces(traced(base), base, Store(tmp_path / "s"), tmp_path / "w")
+    artifact = make_traces(traced(base), base, Store(tmp_path / "s"))
     text = expert.stretched(read_traces(artifact.path), 3 * BATCH)
     rows = [row["input_ids"] for row in encode_exchanges(tokenizer, text)]
     orders = {}

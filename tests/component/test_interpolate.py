@@ -121,8 +121,8 @@ def test_lora_is_blended_by_its_merged_weights(smoke_plan, tmp_path, one_thread)
     from tests.component.golden import METHODS, arm_spec
 
     train(arm_spec("sft_lora", METHODS["sft_lora"], updates=2, base=smoke_plan.base), smoke_plan.base_path, tmp_path)
-    base, merged = weights(smoke_plan.base_path), weights(tmp_path / "step-2")
-    interpolate(smoke_plan.base_path, tmp_path / "step-2", 0.5, tmp_path / "half")
+    base, merged = weights(smoke_plan.base_path), weights(tmp_path / "weights" / "2")
+    interpolate(smoke_plan.base_path, tmp_path / "weights" / "2", 0.5, tmp_path / "half")
     half = weights(tmp_path / "half")
     moved = {name for name in base if not torch.equal(base[name], merged[name])}
     assert half.keys() == base.keys()

@@ -44,15 +44,15 @@ def test_a_stage_is_the_single_stage_arm_from_the_weights_before_it(label, base,
     alone = [tmp_path / "first", tmp_path / "second"]
     whole = train(spec, base, tmp_path / "whole")
     one = train(spec.stages()[0], base, alone[0])
-    two = train(spec.stages()[1], alone[0] / "step-2", alone[1])
+    two = train(spec.stages()[1], alone[0] / "weights" / "2", alone[1])
     for step, folder in {
-        1: alone[0] / "step-1",
-        2: alone[0] / "step-2",
-        3: alone[1] / "step-1",
-        4: alone[1] / "step-2",
+        1: alone[0] / "weights" / "1",
+        2: alone[0] / "weights" / "2",
+        3: alone[1] / "weights" / "1",
+        4: alone[1] / "weights" / "2",
     }.items():
-        assert same_bits(weights(tmp_path / "whole" / f"step-{step}"), weights(folder)), step
-    assert far(weights(alone[1] / "step-2"), weights(alone[0] / "step-2")) > 0
+        assert same_bits(weights(tmp_path / "whole" / "weights" / str(step)), weights(folder)), step
+    assert far(weights(alone[1] / "weights" / "2"), weights(alone[0] / "weights" / "2")) > 0
     for name in ("updates", "sequences", "unique_prompts", "tokens_trained", "tokens_generated"):
         assert getattr(whole, name) == getattr(one, name) + getattr(two, name)
     assert whole.style_distance == one.style_distance
@@ -63,7 +63,7 @@ def test_a_stage_is_the_single_stage_arm_from_the_weights_before_it(label, base,
     assert losses(whole) == losses(one) + losses(two, before=2)
     origin = weights(base)
     for step, (distance, path) in whole.distances.items():
-        assert distance == pytest.approx(far(weights(tmp_path / "whole" / f"step-{step}"), origin), rel=1e-4)
+        assert distance == pytest.approx(far(weights(tmp_path / "whole" / "weights" / str(step)), origin), rel=1e-4)
         walked = one.distances[step][1] if step <= 2 else one.distances[2][1] + two.distances[step - 2][1]
         assert path == pytest.approx(walked, rel=1e-6)
 

@@ -35,7 +35,7 @@ def weights(folder):
 def test_learning_rate_0_leaves_every_weight_alone(smoke_plan, tmp_path):
     record = train(spec(smoke_plan, tmp_path, learning_rate=0.0), smoke_plan.base_path, tmp_path)
     assert record.distances[2] == (0.0, 0.0)
-    before, after = weights(smoke_plan.base_path), weights(tmp_path / "step-2")
+    before, after = weights(smoke_plan.base_path), weights(tmp_path / "weights" / "2")
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
@@ -44,7 +44,7 @@ def test_training_is_deterministic_and_the_seed_matters(smoke_plan, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         arm = spec(smoke_plan, tmp_path).model_copy(update={"seed": seed})
         train(arm, smoke_plan.base_path, tmp_path / name)
-        found.append(weights(tmp_path / name / "step-2"))
+        found.append(weights(tmp_path / name / "weights" / "2"))
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
     assert not all(torch.equal(found[0][k], found[2][k]) for k in found[0])
 
@@ -69,7 +69,7 @@ def test_sft_takes_one_adam_step_on_the_masked_loss(smoke_plan, tmp_path):
     (total / tokens).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0).step()
-    after = weights(tmp_path / "step-1")
+    after = weights(tmp_path / "weights" / "1")
     moved = {k: v for k, v in model.state_dict().items() if k in after}
     gaps = torch.cat([(after[k] - moved[k]).abs().flatten() for k in after])
     assert float(gaps.quantile(0.99)) < 2e-5
@@ -124,7 +124,7 @@ def test_no_right_sample_is_said_clearly(smoke_plan, tmp_path, monkeypatch):
 def test_recorder_measures_the_way(smoke_plan, tmp_path):
     record = train(spec(smoke_plan, tmp_path, updates=3), smoke_plan.base_path, tmp_path)
     distance, path = record.distances[3]
-    before, after = weights(smoke_plan.base_path), weights(tmp_path / "step-3")
+    before, after = weights(smoke_plan.base_path), weights(tmp_path / "weights" / "3")
     by_hand = sum(float(((after[k] - before[k]).double() ** 2).sum()) for k in after) ** 0.5
     assert distance == pytest.approx(by_hand, rel=1e-4)
     assert path >= distance - 1e-6

@@ -89,3 +89,22 @@ def test_keys_depend_on_content_not_on_order():
 def test_manifest_is_plain_json(store):
     body = json.loads((make(store) / "manifest.json").read_text())
     assert set(body) == {"kind", "key", "inputs", "meta", "files", "created_at", "seal"}
+
+
+def test_what_nobody_needs_is_forgotten(store):
+    make(store)
+    store.forget("thing", "abc")
+    store.forget("thing", "abc")
+    assert store.find("thing", "abc") is None
+    assert list((store.root / ".drafts").iterdir()) == []
+
+
+def test_what_unfinished_work_left_stays_until_the_work_is_done(store):
+    make(store.unfinished("thing", "abc"), key="5")
+    (store.root / ".drafts" / "half").mkdir()
+    store.remove_leftovers()
+    assert store.unfinished("thing", "abc").find("thing", "5")
+    assert list((store.root / ".drafts").iterdir()) == []
+    make(store)
+    store.remove_leftovers()
+    assert list((store.root / ".resume").iterdir()) == []

@@ -16,6 +16,7 @@ from retain_core.training.imitation.trainer import ImitationTrainer, Row, extras
 from retain_core.training.record import TrainingRecord
 from retain_core.training.rewards import judged
 from retain_core.training.sampling import sample_answers
+from retain_core.training.stream import Stream
 from retain_core.training.target import Problem, Target
 
 SMALL_POOL = 8
@@ -38,15 +39,33 @@ class SelfSamplingTrainer(ImitationTrainer):
         self, *args: Any, target: Target, dials: dict[str, Any], staleness: int, sampling_seed: int, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._problems, self._longest = target.problems(sampling_seed), target.longest_answer
+        self._problems, self._longest = Stream(target.problems(sampling_seed)), target.longest_answer
         self._dials, self._staleness = dials, staleness
         self._order = random.Random(f"pool {sampling_seed}")
         self._pool: list[tuple[str, Row]] = []
-        self._queue: list[tuple[str, Row]] = []
+        self._queue: list[int] = []
+        """Positions in the pool, the next one last."""
         self.prompts_trained: set[str] = set()
         self.style_distance: float | None = None
         """The base's loss on the first pool, in nats per token."""
         self.tokens_generated = 0
+
+    def resume_state(self) -> dict[str, Any]:
+        """Beside that of the family: the pool, what is left of it, and where fresh problems go on."""
+        return super().resume_state() | {
+            "problems": self._problems.taken, "order": self._order.getstate(), "pool": self._pool, "queue": self._queue,
+            "prompts_trained": sorted(self.prompts_trained), "style_distance": self.style_distance,
+            "tokens_generated": self.tokens_generated,
+        }  # fmt: skip
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Go on from what `resume_state` gave."""
+        super().resume_from(state)
+        self._problems.skip(state["problems"])
+        self._order.setstate(state["order"])
+        self._pool, self._queue = state["pool"], state["queue"]
+        self.prompts_trained, self.style_distance = set(state["prompts_trained"]), state["style_distance"]
+        self.tokens_generated = state["tokens_generated"]
 
     def target_rows(self, rows: list[Row]) -> list[Row]:
         """As many rows of the pool as the data loader counted."""
@@ -93,8 +112,8 @@ class SelfSamplingTrainer(ImitationTrainer):
 
     def _draw(self) -> Row:
         if not self._queue:
-            self._queue = self._order.sample(self._pool, len(self._pool))
-        prompt, row = self._queue.pop()
+            self._queue = self._order.sample(range(len(self._pool)), len(self._pool))
+        prompt, row = self._pool[self._queue.pop()]
         self.prompts_trained.add(prompt)
         return row
 

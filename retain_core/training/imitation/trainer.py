@@ -18,6 +18,7 @@ from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges
 from retain_core.training.frozen import FrozenBase
 from retain_core.training.kl import Estimator, kl_on_text
+from retain_core.training.stream import Stream
 from retain_core.training.target import Exchange, Target
 
 Row = dict[str, list[int]]
@@ -32,13 +33,13 @@ class Extras:
 
     replayed: int
     """Sequences of each batch that are replay."""
-    replay: Iterator[Row]
+    replay: Stream[Row]
     useful_share: float
     kl: float
     estimator: Estimator
     base: Any
     """The frozen base of the KL penalty; None where `kl` is 0."""
-    retention: Iterator[Row] | None
+    retention: Stream[Row] | None
     """Where the penalty is taken; None: on the target's text of the batch."""
     seed: int
 
@@ -59,6 +60,22 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         self._collate: Any = self.data_collator
         self.data_collator: Any = list
         self._masked = random.Random(f"useful {extras.seed}")
+
+    def resume_state(self) -> dict[str, Any]:
+        """What the method knows beside what every trainer does."""
+        retention = self.extras.retention
+        return {
+            "tokens_trained": self.tokens_trained, "masked": self._masked.getstate(), "replay": self.extras.replay.taken,
+            "retention": retention.taken if retention else 0,
+        }  # fmt: skip
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Go on from what `resume_state` gave, on streams of which nothing was taken yet."""
+        self.tokens_trained = state["tokens_trained"]
+        self._masked.setstate(state["masked"])
+        self.extras.replay.skip(state["replay"])
+        if self.extras.retention:
+            self.extras.retention.skip(state["retention"])
 
     def target_rows(self, rows: list[Row]) -> list[Row]:
         """The target text of a batch, given what the data loader holds for it."""
@@ -107,16 +124,16 @@ def extras(spec: ArmSpec, base: FrozenBase, tokenizer: Any, target: Target) -> E
     replayed = round(dials["replay"] * size)
     if replayed == size:
         raise RetainError(f"replay {dials['replay']:g} of {size} sequences leaves none for the target")
-    replay = iter(list[Row]())
+    replay: Iterator[Row] = iter(())
     if replayed and dials["replay_source"] == "own":
         replay = cycle(base.on_retention(target, seed, min(OWN_ANSWERS, replayed * spec.updates)))
     elif replayed:
         replay = _encoded(tokenizer, target.retention(seed))
     retention = None
     if dials["kl"] and dials["kl_prompts"] == "retention":
-        retention = iter(base.on_retention(target, seed, spec.updates * size))
+        retention = Stream(base.on_retention(target, seed, spec.updates * size))
     return Extras(
-        replayed, replay, dials["useful_share"], dials["kl"], dials["kl_estimator"],
+        replayed, Stream(replay), dials["useful_share"], dials["kl"], dials["kl_estimator"],
         base.model if dials["kl"] else None, retention, seed,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from retain_core.arms import ArmSpec
 from retain_core.training import configs
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_prompts, user_turn
+from retain_core.training.notes import drawn_once
 from retain_core.training.policy.ppo import Critic, PPOTrainer
 from retain_core.training.policy.trainer import PolicyTrainer
 from retain_core.training.record import TrainingRecord
@@ -35,7 +37,7 @@ def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: Target, co
     reward = Reward(dials["reward"], seed, tokenizer.eos_token_id, {p.prompt: p for p in problems})
     frozen, retention = frozen_base(base) if dials["kl"] else None, None
     if frozen is not None and dials["kl_prompts"] == "retention":
-        retention = base_answers(frozen, tokenizer, target, seed, spec.updates * spec.sequences_per_update)
+        retention = base_answers(lambda: frozen, tokenizer, target, seed, spec.updates * spec.sequences_per_update)
     settings: dict[str, Any] = {
         "model": str(base), "args": configs.grpo_config(dials, target.longest_answer, epochs=epochs, slices=slices, **common),
         "processing_class": tokenizer, "reward_funcs": reward, "retention": retention,
@@ -63,17 +65,22 @@ def frozen_base(base: Path) -> PreTrainedModel:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def base_answers(base: PreTrainedModel, tokenizer: Any, target: Target, seed: int, count: int) -> list[dict[str, list[int]]]:
+def base_answers(
+    base: Callable[[], PreTrainedModel], tokenizer: Any, target: Target, seed: int, count: int
+) -> list[dict[str, list[int]]]:
     """Rows of training-side prompts of the retention skills, answered by the base at temperature 1.
 
     No held-out item is among them, and the policy's own random stream is left as it was found.
     """
     prompts = [prompt for prompt, _ in islice(target.retention(seed), count)]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        answers = sample_ids(base, tokenizer, prompts, temperature=1.0, max_new_tokens=RETENTION_NEW_TOKENS)
+
+    def draw() -> list[list[int]]:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return sample_ids(base(), tokenizer, prompts, temperature=1.0, max_new_tokens=RETENTION_NEW_TOKENS)
+
     asked = encode_prompts(tokenizer, prompts)
     return [
         {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
-        for prompt, answer in zip(asked, answers, strict=True)
+        for prompt, answer in zip(asked, drawn_once(draw), strict=True)
     ]

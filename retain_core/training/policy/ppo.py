@@ -46,6 +46,19 @@ class PPOTrainer(PolicyTrainer):
             critic.parameters(), lr=self.dials["value_rate"], betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0
         )
 
+    def resume_state(self) -> dict[str, Any]:
+        """Beside that of the policy: the value model and its optimizer."""
+        value = {"critic": dict(self.critic.named_parameters()), "critic_optimizer": self._critic_optimizer.state_dict()}
+        return super().resume_state() | value
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Go on from what `resume_state` gave."""
+        super().resume_from(state)
+        with torch.no_grad():
+            for name, weight in self.critic.named_parameters():
+                weight.copy_(state["critic"][name])
+        self._critic_optimizer.load_state_dict(state["critic_optimizer"])
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         scored = super()._generate_and_score_completions(inputs)
         counted = scored["completion_mask"]
@@ -75,7 +88,9 @@ class PPOTrainer(PolicyTrainer):
         value_loss = squared.sum() / counted.sum().clamp(min=1)
         self._critic_optimizer.zero_grad()
         value_loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
+        if not torch.isfinite(norm):
+            return loss * norm  # not finite either, so the training ends here
         self._critic_optimizer.step()
         self._metrics["train"]["value_loss"].append(value_loss.item())
         return loss

@@ -37,6 +37,15 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         self._retention = retention
         self.tokens_trained = 0
 
+    def resume_state(self) -> dict[str, Any]:
+        """What the method knows beside what TRL's trainer does."""
+        return {"tokens_trained": self.tokens_trained, "reward": self.reward_funcs[0].resume_state()}
+
+    def resume_from(self, state: dict[str, Any]) -> None:
+        """Go on from what `resume_state` gave."""
+        self.tokens_trained = state["tokens_trained"]
+        self.reward_funcs[0].resume_from(state["reward"])
+
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
         self._rewards = rewards.sum(dim=1)

@@ -1,0 +1,170 @@
+"""Leases: one writer at a time, and none that lost its place can publish.
+
+This module owns the files below `artifacts/.leases`:
+
+    <name>.json    who holds it: token, host, boot, pid, started (of the process), renewed_at (seconds of the epoch)
+    .lock          held for the moment in which one of them is read and written
+
+The holder renews its lease every `BEAT_SECONDS` from a thread of its own. A lease is free when its process is gone (on this
+machine that is seen at once) or when it was not renewed for `EXPIRES_SECONDS`. Who takes it over writes a new token. A
+process that was only asleep finds another token than its own and is refused: publishing happens under the same lock as
+the check. Clocks of machines that share a store have to agree to well under `EXPIRES_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from retain_core.errors import RetainError
+
+BEAT_SECONDS = 15.0
+EXPIRES_SECONDS = 120.0
+LOCK_SECONDS = 60.0
+"""Longest wait for the lock, which nobody holds for longer than a rename takes."""
+POLL_SECONDS = 0.5
+CLOCK_SECONDS = 2.0
+"""By how much the start of a process may move when the clock of the machine is set."""
+
+log = logging.getLogger(__name__)
+
+
+class LeaseLostError(RetainError):
+    """Another process took the work over; what this one made is not published."""
+
+
+class Lease:
+    """A lease that this process took. It may have been lost since."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self._file, self._lock = name, folder / f"{name}.json", FileLock(folder / ".lock")
+        self._token = uuid.uuid4().hex
+        self._ended = threading.Event()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it nobody can take the lease over. Raises LeaseLostError when somebody has."""
+        with self._locked():
+            holder = _read(self._file)
+            if holder is None or holder["token"] != self._token:
+                raise LeaseLostError(f"{self.name} was taken over by {_who(holder)}; what this process made is not used")
+            yield
+
+    def take(self) -> dict[str, Any] | None:
+        """Take it if it is free. Returns its holder otherwise."""
+        with self._locked():
+            holder = _read(self._file)
+            if holder is not None and _alive(holder):
+                return holder
+            self._write()
+        threading.Thread(target=self._beat, name=f"lease {self.name}", daemon=True).start()
+        return None
+
+    def release(self) -> None:
+        """Give it back; one that was lost stays with its new holder."""
+        self._ended.set()
+        with contextlib.suppress(LeaseLostError), self.held():
+            self._file.unlink()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            try:
+                with self.held():
+                    if not self._ended.is_set():
+                        self._write()
+            except LeaseLostError:
+                return
+            except (RetainError, OSError) as error:
+                log.warning("the lease of %s was not renewed: %s", self.name, error)
+
+    def _write(self) -> None:
+        body = {"token": self._token, **_this_process(), "renewed_at": time.time()}
+        draft = self._file.with_suffix(".draft")
+        draft.write_text(json.dumps(body), encoding="utf-8")
+        draft.replace(self._file)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock.acquire(timeout=LOCK_SECONDS):
+                yield
+        except Timeout:
+            raise RetainError(f"{self._lock.lock_file} was locked for {LOCK_SECONDS:.0f} s; is a process asleep?") from None
+
+
+@contextlib.contextmanager
+def hold(folder: Path, name: str) -> Iterator[Lease]:
+    """Hold a lease while the block runs; wait for as long as a living process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lease, waited = Lease(folder, name), False
+    while holder := lease.take():
+        if not waited:
+            log.warning("%s is being made by %s; waiting", name, _who(holder))
+        waited = True
+        time.sleep(POLL_SECONDS)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def sweep(folder: Path) -> None:
+    """Drop the leases of writers that are gone."""
+    if folder.is_dir():
+        with FileLock(folder / ".lock").acquire(timeout=LOCK_SECONDS):
+            for file in folder.glob("*.json"):
+                if (holder := _read(file)) is None or not _alive(holder):
+                    file.unlink()
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Who holds it; None when nobody does, or when the file is no lease."""
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+        return body if {"token", "host", "boot", "pid", "started", "renewed_at"} <= body.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _alive(holder: dict[str, Any]) -> bool:
+    if time.time() - holder["renewed_at"] > EXPIRES_SECONDS:
+        return False
+    here = _this_process()
+    if (holder["host"], holder["boot"]) != (here["host"], here["boot"]):
+        return True
+    started = _started(holder["pid"])
+    return started is not None and abs(started - holder["started"]) < CLOCK_SECONDS
+
+
+def _this_process() -> dict[str, Any]:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return {
+        "host": platform.node(), "boot": boot.read_text().strip() if boot.exists() else "",
+        "pid": os.getpid(), "started": _started(os.getpid()),
+    }  # fmt: skip
+
+
+def _started(pid: int) -> float | None:
+    """When a process of this machine started; None when it is gone."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def _who(holder: dict[str, Any] | None) -> str:
+    return f"process {holder['pid']} on {holder['host']}" if holder else "nobody"
