@@ -576,6 +576,22 @@ COMMENT ON COLUMN chance_bounds."lost_if_guesses_redrawn" IS 'expected without f
 COMMENT ON COLUMN chance_bounds."drop" IS 'net drop (fraction)';
 COMMENT ON COLUMN chance_bounds."drop_corrected" IS 'drop k/(k - 1): share of the items known before and no longer, net; not cut at 0 (fraction)';
 
+COMMENT ON TABLE overlap IS 'A row per training text and benchmark, probes apart: how many of its items are in what is trained on';
+COMMENT ON COLUMN overlap."study" IS 'name of the study';
+COMMENT ON COLUMN overlap."target" IS 'the target whose text it is';
+COMMENT ON COLUMN overlap."text" IS 'target: its training problems (of a lab target as the study''s seeds ask them first); retention: what replay trains on (of the lab, 5,000 exchanges of it)';
+COMMENT ON COLUMN overlap."benchmark" IS 'name of the benchmark';
+COMMENT ON COLUMN overlap."n_items" IS 'items (count)';
+COMMENT ON COLUMN overlap."n_exact" IS 'items whose prompt is a prompt of the text (count)';
+COMMENT ON COLUMN overlap."n_near" IS 'those, and items that are equal but for case, punctuation and white space, or of whose sequences of eight words at least half stand in the text, answers included (count)';
+
+COMMENT ON TABLE left_out IS 'A row per row of the study''s own files that was left out because it was bad; none unless the study allows it (data)';
+COMMENT ON COLUMN left_out."study" IS 'name of the study';
+COMMENT ON COLUMN left_out."part" IS 'train, items or retention of a target, or the name of the benchmark';
+COMMENT ON COLUMN left_out."file" IS 'the file';
+COMMENT ON COLUMN left_out."line" IS 'its line, counted from 1 (count)';
+COMMENT ON COLUMN left_out."reason" IS 'what is wrong with it';
+
 COMMENT ON TABLE target_symbols IS 'Words that answers to the targets use and those to no retention benchmark do; spill is counted with them';
 COMMENT ON COLUMN target_symbols."study" IS 'name of the study';
 COMMENT ON COLUMN target_symbols."symbol" IS 'the word';
