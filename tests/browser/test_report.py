@@ -20,7 +20,9 @@ from tests.synthetic import METHODS, fill, made_scores
 
 pytestmark = pytest.mark.browser
 
-CHARTS = ("gain_drop", "matched_gain", "benchmarks", "gain_over_training", "drop_over_training", "kl_law")
+CHARTS = (
+    "gain_drop", "gain_drop_greedy", "matched_gain", "benchmarks", "gain_over_training", "drop_over_training", "kl_law",
+)  # fmt: skip
 RTL = "\u05e9\u05dc\u05d5\u05dd \U0001f469\u200d\U0001f680"
 EVIL = "<img src=x onerror=window.evil=1></script><script>window.evil=2</script>"
 PRIMARY = {"contrast": ["harmful", "harmless"], "predict": ">", "at_gain": 0.1, "at": None, "margin": 0.02, "looks": 1}
@@ -30,7 +32,7 @@ PRIMARY = {"contrast": ["harmful", "harmless"], "predict": ">", "at_gain": 0.1, 
 def made(tmp_path_factory) -> Path:
     """A home with a made-up study whose changed answers have texts, one of them hostile."""
     home = tmp_path_factory.mktemp("report")
-    methods = {name: METHODS[name] for name in ("harmful", "harmless", "dear")}
+    methods = {name: METHODS[name] for name in ("harmful", "harmless", "dear", "twin")}
     scores = made_scores(methods, seeds=(0, 1), primary=PRIMARY, controls=True, base="lab/made")
     with fill(home / "warehouse.duckdb", scores, texts=True) as con:
         con.execute("UPDATE flipped SET base_response = 'before ' || item, response = 'after ' || item")
@@ -47,7 +49,7 @@ def opened(made, watched: Watched) -> Page:
 
 
 def drawn(page: Page) -> Page:
-    page.wait_for_selector("body[data-drawn=yes]")
+    page.wait_for_selector("body[data-drawn=yes]", timeout=120_000)
     return page
 
 
@@ -129,7 +131,7 @@ def marks(page: Page, chart: str) -> list[dict[str, Any]]:
     return page.evaluate(
         """([chart]) => [...document.querySelectorAll(`[data-chart=${chart}] .mark-symbol path`)].map(path => {
             const item = path.__data__, view = window.views[chart], d = item.datum;
-            const field = { gain_drop: "x", kl_law: "kl", gain_over_training: "step",
+            const field = { gain_drop: "x", gain_drop_greedy: "gain", kl_law: "kl", gain_over_training: "step",
             drop_over_training: "step" }[chart] || "drop";
             return { ...Object.fromEntries(Object.entries(d).filter(([, v]) => typeof v !== "object")),
                      off: Math.abs(view.scale("x")(d[field]) - item.x) };
@@ -155,10 +157,10 @@ def check_charts(page: Page, warehouse: Path) -> None:
     }
     for chart in CHARTS:
         found = marks(page, chart)
-        assert len(found) >= min(10, len(matched)), chart
+        assert len(found) >= 10, chart
         for mark in found:
             assert mark["off"] < 0.01, chart
-            if chart in ("gain_drop", "kl_law"):
+            if chart in ("gain_drop", "gain_drop_greedy", "kl_law"):
                 row = points[mark["arm"], mark["step"]]
                 pairs = [
                     (mark["gain"], 100 * row["gain"]),
