@@ -122,7 +122,7 @@ def test_every_checkpoint_is_a_model_with_the_scores_of_the_warehouse(logged, fi
 
 def test_the_parent_says_what_came_out(logged, finished_home):
     note = logged.parent.data.tags["mlflow.note.content"]
-    assert re.search(r"\| grpo +\| +1e-3 \|", note)
+    assert re.search(r"\| grpo +\| +1e-3 +\|", note)
     assert "drop of grpo - drop of sft" in note
     folder = finished_home / "mlartifacts" / logged.parent.info.run_id / "artifacts"
     assert (folder / "report" / "index.html").read_bytes() == (finished_home / "reports/smoke/index.html").read_bytes()
