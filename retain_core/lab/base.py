@@ -115,7 +115,7 @@ def _telling() -> TrainerCallback:
             sys.stdout.write(f"update 0 of {state.max_steps}\n")
 
         def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-            if state.global_step % max(1, state.max_steps // 20) == 0:
+            if state.global_step % max(1, state.max_steps // 20) == 0 or state.global_step == state.max_steps:
                 sys.stdout.write(f"update {state.global_step} of {state.max_steps}\n")
                 sys.stdout.flush()
 
