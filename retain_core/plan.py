@@ -270,7 +270,7 @@ def _model_folder(what: str, model: str, revision: str | None) -> Path:
         found = cached(model, revision)
         if found is None:
             raise InputError(
-                f"{what}: {model!r} is neither a folder nor in the local cache of the hub; "
+                f"{what}: no model at {model!r}, and none of that id in the local cache of the hub; "
                 "fetch it with `retain prefetch STUDY.yaml`, which needs a network once"
             )
         folder = found

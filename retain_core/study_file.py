@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from retain_core.canonical import canonical_json
 from retain_core.errors import InputError
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
@@ -58,6 +59,10 @@ class StudyText:
             if key in raw:
                 raise self.refusal((key,), unknown("key", key, _keys_at(())))
         study = self.checked(Study, raw, lambda where: written(_as_written(where)))
+        try:
+            canonical_json(study)
+        except ValueError:
+            raise self.refusal((), "a number is not finite, and none of it can be computed with") from None
         if study.target_files is not None:
             self._refuse_unheard(raw["methods"])
         return study.model_copy(update={"own": seal_study(study, Path(self.path).parent)})

@@ -14,12 +14,12 @@ from retain_core.errors import InputError
 def parse_yaml(path: str | Path, text: str, loader: type[yaml.SafeLoader]) -> tuple[yaml.Node | None, Any]:
     """(the nodes with their lines, the value) of a YAML text that could be said in JSON too. Raises InputError.
 
-    Dates, NaN, half surrogates and the character 0 have no place in names, paths and keys.
+    Dates, half surrogates and the character 0 have no place in names, paths and keys.
     """
     try:
         tree = yaml.compose(text, Loader=loader)
         raw = yaml.load(text, Loader=loader)  # noqa: S506
-        plain = json.dumps(raw, allow_nan=False, ensure_ascii=False)
+        plain = json.dumps(raw, ensure_ascii=False)
         plain.encode("utf-8")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

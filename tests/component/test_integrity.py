@@ -139,6 +139,7 @@ def fill(folder: Path, but: int) -> Path:
     return filler
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_the_study_goes_on_when_there_is_room(small, finished_home, smoke_study, tmp_path):
     home = small / "home"
     shutil.copytree(finished_home, home)
