@@ -98,7 +98,7 @@ def test_mlflow_has_one_parent_and_a_child_per_arm(flow_home):
             assert child.data.metrics["drop"] == drop
             assert {"train/loss", "eval/countdown/acc", "eval/countdown/exact", "drop/addition"} <= set(child.data.metrics)
             history = client.get_metric_history(child.info.run_id, "eval/addition/acc")
-            assert [m.step for m in history] == [2, 4]
+            assert [m.step for m in history] == [0, 2, 4]
             for tag in ("study", "arm", "method", "seed", "base", "target", "spec_hash"):
                 assert f"retain.{tag}" in child.data.tags
 
