@@ -41,7 +41,7 @@ coverage: $(READY) ## how often every interval holds the truth, in simulated wor
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
 faults: $(READY) ## fuzz what is read; kill trainings at random points, run them again, count what is lost (over half an hour)
-	@RETAIN_FUZZ_CASES=10000 $(BIN)/pytest tests/unit/test_fuzz.py
+	@RETAIN_FUZZ_CASES=10000 $(BIN)/pytest tests/unit/test_fuzz.py --timeout=3600
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults.kill --points 20 --seed 0
 
 lint: $(READY) ## ruff, the strict type checker, and a search for secrets that were committed
