@@ -4,8 +4,8 @@ import csv
 import json
 import os
 import re
+import resource
 import sys
-import time
 from decimal import Decimal
 
 import pandas as pd
@@ -210,10 +210,11 @@ def test_the_command_takes_words_and_a_file(home, tmp_path):
 def test_it_starts_within_a_second_and_loads_nothing_heavy(home, arguments):
     seconds = []
     for _ in range(3):
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert retain("sql", *arguments, home=home).returncode == 0
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 1
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 1, "of processor time, whatever else the machine does"
     imports = retain("sql", *arguments, home=home, PYTHONPROFILEIMPORTTIME="1").stderr
     loaded = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
     assert "typer" in loaded
