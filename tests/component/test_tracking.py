@@ -175,6 +175,7 @@ def test_logging_that_was_stopped_goes_on_without_doubles(fresh, smoke_study, lo
     assert not log(fresh, smoke_study)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_not_trained_here_has_the_columns_of_the_others(fresh, smoke_study, smoke_plan, tmp_path):
     text = smoke_study.read_text().replace(
         "[sft, grpo]", f"[sft, grpo, {{label: theirs, algorithm: external, model: {smoke_plan.base_path}}}]"
@@ -201,9 +202,11 @@ def test_parameters_are_the_dials_in_which_methods_differ(smoke_plan):
     specs = [
         spec("sft", algorithm="sft", solution="canonical"), spec("other", algorithm="sft", lora_rank=4, kl=0.5),
         spec("dpo", algorithm="dpo"), spec("coin", "control", algorithm="grpo", reward="random"),
+        spec("theirs", algorithm="external", model="/models/theirs").model_copy(update={"learning_rate": None, "seed": None}),
     ]  # fmt: skip
     found = dials.parameters(specs)
     assert {frozenset(columns) for columns in found.values()} == {frozenset({*PARAMETERS, "solution", "lora_rank", "kl"})}
-    assert [found[s.arm]["kl"] for s in specs] == ["0.0", "0.5", "0.0", "0.0"]
-    assert [found[s.arm]["solution"] for s in specs] == ["canonical", "random", "none", "none"]
-    assert [found[s.arm]["lora_rank"] for s in specs] == ["none", "4", "none", "none"]
+    assert [found[s.arm]["kl"] for s in specs] == ["0.0", "0.5", "0.0", "0.0", "0.0"]
+    assert [found[s.arm]["solution"] for s in specs] == ["canonical", "random", "none", "none", "none"]
+    assert [found[s.arm]["lora_rank"] for s in specs] == ["none", "4", "none", "none", "none"]
+    assert (found["x/theirs"]["learning_rate"], found["x/theirs"]["seed"]) == ("none", "none")
