@@ -18,9 +18,8 @@ PLANTED = {
 """Secrets that stand in the environment while a study runs."""
 
 
-def contents(path: Path) -> Iterator[str]:
-    """What a file says: its bytes as they are, and decoded where it is a table or a database."""
-    yield path.read_bytes().decode("latin-1")
+def decoded(path: Path) -> Iterator[str]:
+    """What a table or a database says; nothing for other files."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -30,14 +29,16 @@ def contents(path: Path) -> Iterator[str]:
             for (table,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall():
                 yield str(con.execute(f'FROM "{table}"').fetchall())
     elif path.suffix == ".db":
-        with closing(sqlite3.connect(path)) as con:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as con:
             yield "\n".join(con.iterdump())
 
 
 def where(folder: Path, words: list[str]) -> list[str]:
-    """`word in file` for every one that is found."""
+    """`word in file` for every one that is found, in the bytes of a file or in what it says decoded."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [f"{word} in {path}" for path in files for text in contents(path) for word in words if word in text]
+    plain = [(path, path.read_bytes().decode("latin-1")) for path in files]  # first: reading SQLite may fold its log into it
+    texts = [*plain, *((path, text) for path in files for text in decoded(path))]
+    return [f"{word} in {path}" for path, text in texts for word in words if word in text]
 
 
 class Ports(threading.Thread):

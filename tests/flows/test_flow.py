@@ -67,7 +67,7 @@ def test_no_secret_of_the_environment_is_written_or_printed(flow_home, tmp_path)
     found = [path.rsplit(".", 1)[1] for path in where(home, ["smoke/sft-lr1e-3-s0"])]
     assert {"duckdb", "db", "html"} <= set(found)
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
-        (prompt,) = con.execute("SELECT prompt FROM samples WHERE benchmark = 'places' LIMIT 1").fetchone()
+        (prompt,) = con.execute("SELECT prompt FROM items WHERE benchmark = 'places' LIMIT 1").fetchone()
     assert {path.rsplit(".", 1)[1] for path in where(home / "artifacts" / "evaluation", [prompt])} == {"parquet"}
 
 
