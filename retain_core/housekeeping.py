@@ -16,14 +16,12 @@ from pathlib import Path
 
 from retain_core.errors import RetainError
 from retain_core.imported.store import imported_studies, read_imported
+from retain_core.lease import EXPIRES_SECONDS
 from retain_core.plan import plan_study
 from retain_core.references import KINDS, Reference, references_of
 from retain_core.revisions import revisions_of, studies
 from retain_core.store import Store, lock_home
 from retain_core.study import Study
-
-LEASE_SECONDS = 120.0
-"""A lease that was not renewed for so long has no living holder."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def leftovers(store: Store) -> Leftovers:
             found.append(_leftover("draft", "its writer ended before it was published", path))
     for path in (store.root / ".leases").glob("*.json"):
         if path.stem not in leased:
-            found.append(_leftover("lease", f"not renewed for {LEASE_SECONDS:.0f} s", path))
+            found.append(_leftover("lease", f"not renewed for {EXPIRES_SECONDS:.0f} s", path))
     return Leftovers(sorted(found, key=lambda one: (one.what, one.why, str(one.path))), unread)
 
 
@@ -141,7 +139,7 @@ def _resume_states(store: Store, needed: set[Reference], leased: set[str]) -> It
 def _live_leases(store: Store) -> set[str]:
     """Names of the leases that a living process may hold."""
     now = time.time()
-    return {path.stem for path in (store.root / ".leases").glob("*.json") if now - path.stat().st_mtime <= LEASE_SECONDS}
+    return {path.stem for path in (store.root / ".leases").glob("*.json") if now - path.stat().st_mtime <= EXPIRES_SECONDS}
 
 
 def _below(folder: Path) -> list[Path]:

@@ -8,7 +8,8 @@ import pytest
 
 from retain_core.commands import gc_text, plan_text
 from retain_core.errors import InputError
-from retain_core.housekeeping import LEASE_SECONDS, leftovers, remove_leftovers
+from retain_core.housekeeping import leftovers, remove_leftovers
+from retain_core.lease import EXPIRES_SECONDS
 from retain_core.plan import plan_study
 from retain_core.run import load_warehouse, open_study
 from retain_core.store import Store, lock_home
@@ -116,20 +117,20 @@ def test_nothing_that_is_leased_is_removed(home):
     (store.root / ".resume" / f"arm-{'2' * 32}").mkdir(parents=True)
     (store.root / ".drafts" / "arm-x").mkdir()
     leases = store.root / ".leases"
-    leases.mkdir()
+    leases.mkdir(exist_ok=True)
     for key in ("1" * 32, "2" * 32):
         (leases / f"arm-{key}.json").write_text("{}")
     assert kinds(store) == []
     remove_leftovers(store, home)
     assert store.find("arm", "1" * 32)
     assert (store.root / ".drafts" / "arm-x").is_dir()
-    old = time.time() - LEASE_SECONDS - 1
-    for file in leases.iterdir():
+    old = time.time() - EXPIRES_SECONDS - 1
+    for file in leases.glob("*.json"):
         os.utime(file, (old, old))
     assert [what for what, _ in kinds(store)] == ["arm", "draft", "lease", "lease", "resume state"]
     remove_leftovers(store, home)
     assert kinds(store) == []
-    assert list(leases.iterdir()) == []
+    assert list(leases.glob("*.json")) == []
 
 
 def test_a_text_that_cannot_be_read_keeps_every_artifact(home, monkeypatch):
