@@ -86,13 +86,14 @@ def base_points(plan: StudyPlan, results: dict[str, list[Point]], con: duckdb.Du
     ]
 
 
-def arm_points(arm: PlannedArm, results: dict[str, list[Point]], con: duckdb.DuckDBPyConnection) -> list[Point]:
+def arm_points(arm: PlannedArm, results: dict[str, list[Point]]) -> list[Point]:
     """The results of an arm, and where it was trained, its curve and a start of every result: the base's at step 0."""
     measured = results.get(arm.spec.arm, [])
     if arm.record is None:
         return measured
     path = str(arm.record.file("curve.parquet"))
-    rows = con.execute("SELECT name, value, step FROM read_parquet(?) ORDER BY step, name", [path]).fetchall()
+    with duckdb.connect() as memory:  # the warehouse's connection reads no files
+        rows = memory.execute("SELECT name, value, step FROM read_parquet(?) ORDER BY step, name", [path]).fetchall()
     curve = [Point(f"train/{name}", value, step) for name, value, step in rows if name in CURVES]
     start = {point.key: point.value for point in results[f"{arm.spec.study}/base"]}
     keys = dict.fromkeys(point.key for point in measured)

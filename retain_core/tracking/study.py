@@ -19,6 +19,7 @@ from retain_core.store import write_atomically
 from retain_core.tracking import content, note
 from retain_core.tracking.dials import parameters
 from retain_core.tracking.runs import Runs, connect
+from retain_core.warehouse.query import open_warehouse
 
 LAYOUT = 2
 """Raised when something else is logged of a run; runs of an earlier layout stay as they are."""
@@ -39,7 +40,7 @@ def log_study(config: Settings, plan: StudyPlan, spec_hash: str) -> bool:
     marker = config.mlflow_artifacts / f".logged-{study}.json"
     if _logged(config, marker) == state:
         return False
-    with duckdb.connect(str(config.warehouse), read_only=True) as con:
+    with open_warehouse(config.warehouse) as con:
         text = note.study_note(plan.study, con)
         writer = _Writer(Runs(connect(config), config, study, text), config, plan, spec_hash, con)
         parent = writer.log_parent(text)
@@ -102,7 +103,7 @@ class _Writer:
             content.Weights(name, step, content.weights_of(spec, step, self._artifacts))
             for name, step in self._checkpoints.get(spec.arm, [])
         ]
-        points = content.arm_points(arm, self._results, self._con)
+        points = content.arm_points(arm, self._results)
         self.runs.log(run, key, points, checkpoints, self._items, parameters)
         self.runs.finish(run, until=until)
 

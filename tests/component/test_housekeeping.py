@@ -165,7 +165,7 @@ def test_the_listing_says_size_age_and_what_to_do(home, monkeypatch):
     assert not path.exists()
 
 
-FACTOR = 1.5
+FACTOR = 2
 """By how much the disk that `retain plan` foretells may be off."""
 
 

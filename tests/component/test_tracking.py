@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 
-import duckdb
 import pytest
 
 from retain_core import tracking
@@ -14,6 +13,7 @@ from retain_core.store import Store
 from retain_core.study_file import load_study
 from retain_core.tracking import dials
 from retain_core.tracking import study as logging
+from retain_core.warehouse.query import open_warehouse
 from tests.conftest import run_plain, settings_at
 
 PARAMETERS = {"method", "learning_rate", "seed", "algorithm"}
@@ -65,7 +65,7 @@ def log(home, study_file):
 
 
 def rows(home, sql, *parameters):
-    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+    with open_warehouse(home / "warehouse.duckdb") as con:
         return con.execute(sql, parameters).fetchall()
 
 

@@ -77,7 +77,11 @@ def test_the_summary_says_what_came_out_and_where_and_nothing_of_the_environment
 
 
 @pytest.mark.filterwarnings("ignore:Artifact creation outside")
-def test_a_study_goes_on_without_the_api_and_says_so_once(home, smoke_study, caplog):
+def test_a_study_goes_on_without_the_api_and_says_so_once(home, smoke_study, caplog, monkeypatch):
+    log = logging.getLogger("retain")
+    monkeypatch.setattr(log, "disabled", False)  # libraries that configure logging disable what others have made
+    monkeypatch.setattr(log, "handlers", [caplog.handler])
+    monkeypatch.setattr(log, "propagate", False)
     gone = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     shown, ended = Artifacts("smoke"), []
     study = open_study(load_study(smoke_study), settings_at(home))
