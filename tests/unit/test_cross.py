@@ -133,4 +133,4 @@ def test_a_study_tells_its_family_by_its_name(tmp_path):
 def test_the_shipped_crossed_study_loads():
     file = load_studies(ROOT / "studies" / "lab-full.yaml")
     assert (file.name, file.sizes) == ("lab-full", ["lab/mini", "lab/tiny"])
-    assert [s.study for s in file.studies][:2] == ["lab-full-mini-s0-countdown", "lab-full-mini-s0-new_format"]
+    assert [s.study for s in file.studies][:2] == ["lab-full-mini-s2-countdown", "lab-full-mini-s2-new_format"]
