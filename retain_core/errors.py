@@ -11,10 +11,18 @@ _NO_ROOM = ("No space left on device", "database or disk is full")
 """In the words of the system and of SQLite."""
 
 
+LONGEST = 1500
+"""Characters of a message: what a file says may be of any length, and is quoted."""
+
+
 class RetainError(Exception):
     """Something failed while running. Exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        cut = len(message) > LONGEST
+        super().__init__(f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}" if cut else message)
 
 
 class ArmsFailedError(RetainError):

@@ -35,7 +35,8 @@ def decoded(path: Path) -> Iterator[str]:
 
 def where(folder: Path, words: list[str]) -> list[str]:
     """`word in file` for every one that is found, in the bytes of a file or in what it says decoded."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    # An index of SQLite's log holds no text, and comes and goes with the server that writes the database.
+    files = [path for path in folder.rglob("*") if path.suffix != ".db-shm" and path.is_file()]
     plain = [(path, path.read_bytes().decode("latin-1")) for path in files]  # first: reading SQLite may fold its log into it
     texts = [*plain, *((path, text) for path in files for text in decoded(path))]
     return [f"{word} in {path}" for path, text in texts for word in words if word in text]

@@ -30,7 +30,7 @@ def test_the_flow_run_names_the_arms_and_links_the_artifacts(prefect_server, wat
     page.goto(f"{prefect_server}/v2/runs/flow-run/{flow['id']}?tab=TaskRuns")
     page.get_by_placeholder("Search by run name").fill("grpo")
     page.get_by_role("link", name="grpo lr=1e-3 seed=0").wait_for()
-    page.get_by_text("retain", exact=True).first.wait_for()
+    page.get_by_text("retain", exact=True).filter(visible=True).first.wait_for()
     page.goto(f"{prefect_server}/v2/runs/flow-run/{flow['id']}?tab=Artifacts")
     for what in ("arms", "base", "methods", "summary"):
         page.get_by_text(f"study-smoke-{what}").first.wait_for()
