@@ -16,7 +16,7 @@ from pathlib import Path
 
 from retain_core.errors import RetainError
 from retain_core.imported.store import imported_studies, read_imported
-from retain_core.lease import EXPIRES_SECONDS
+from retain_core.lease import living
 from retain_core.plan import plan_study
 from retain_core.references import KINDS, Reference, references_of
 from retain_core.revisions import revisions_of, studies
@@ -49,7 +49,7 @@ class Leftovers:
 def leftovers(store: Store) -> Leftovers:
     """Find what nothing needs. Nothing is changed, no artifact is opened."""
     needed, unread = references(store)
-    leased = _live_leases(store)
+    leased = living(store.root / ".leases")
     found = [] if unread else list(_artifacts(store, needed, leased))  # else they may be what the unread texts refer to
     found += _resume_states(store, needed, leased)
     for path in _below(store.root / ".quarantine"):
@@ -59,7 +59,7 @@ def leftovers(store: Store) -> Leftovers:
             found.append(_leftover("draft", "its writer ended before it was published", path))
     for path in (store.root / ".leases").glob("*.json"):
         if path.stem not in leased:
-            found.append(_leftover("lease", f"not renewed for {EXPIRES_SECONDS:.0f} s", path))
+            found.append(_leftover("lease", "its holder is gone", path))
     return Leftovers(sorted(found, key=lambda one: (one.what, one.why, str(one.path))), unread)
 
 
@@ -134,12 +134,6 @@ def _resume_states(store: Store, needed: set[Reference], leased: set[str]) -> It
             yield _leftover("resume state", f"the {kind} is finished", path)
         elif (kind, key) not in needed:
             yield _leftover("resume state", "no study refers to it", path)
-
-
-def _live_leases(store: Store) -> set[str]:
-    """Names of the leases that a living process may hold."""
-    now = time.time()
-    return {path.stem for path in (store.root / ".leases").glob("*.json") if now - path.stat().st_mtime <= EXPIRES_SECONDS}
 
 
 def _below(folder: Path) -> list[Path]:

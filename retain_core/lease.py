@@ -119,12 +119,18 @@ def hold(folder: Path, name: str) -> Iterator[Lease]:
         lease.release()
 
 
+def living(folder: Path) -> set[str]:
+    """Names of the leases that a living process holds."""
+    return {file.stem for file in folder.glob("*.json") if (holder := _read(file)) is not None and _alive(holder)}
+
+
 def sweep(folder: Path) -> None:
     """Drop the leases of writers that are gone."""
     if folder.is_dir():
         with FileLock(folder / ".lock").acquire(timeout=LOCK_SECONDS):
+            held = living(folder)
             for file in folder.glob("*.json"):
-                if (holder := _read(file)) is None or not _alive(holder):
+                if file.stem not in held:
                     file.unlink()
 
 

@@ -4,7 +4,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 import duckdb
@@ -16,6 +16,8 @@ PLANTED = {
                  "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY", "GITHUB_TOKEN", "DATABASE_PASSWORD")
 }  # fmt: skip
 """Secrets that stand in the environment while a study runs."""
+
+_LOGS = (".db-wal", ".db-shm")
 
 
 def decoded(path: Path) -> Iterator[str]:
@@ -35,9 +37,12 @@ def decoded(path: Path) -> Iterator[str]:
 
 def where(folder: Path, words: list[str]) -> list[str]:
     """`word in file` for every one that is found, in the bytes of a file or in what it says decoded."""
-    # An index of SQLite's log holds no text, and comes and goes with the server that writes the database.
-    files = [path for path in folder.rglob("*") if path.suffix != ".db-shm" and path.is_file()]
-    plain = [(path, path.read_bytes().decode("latin-1")) for path in files]  # first: reading SQLite may fold its log into it
+    # SQLite's logs come and go with the server that writes the database: read them first, what vanished is in the database.
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.suffix not in _LOGS)
+    plain = []
+    for path in files:
+        with suppress(FileNotFoundError) if path.suffix in _LOGS else nullcontext():
+            plain.append((path, path.read_bytes().decode("latin-1")))
     texts = [*plain, *((path, text) for path in files for text in decoded(path))]
     return [f"{word} in {path}" for path, text in texts for word in words if word in text]
 

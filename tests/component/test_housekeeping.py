@@ -1,5 +1,6 @@
 """What may be removed from a home, what may not, and how much disk a study was said to need."""
 
+import json
 import os
 import re
 import time
@@ -9,7 +10,7 @@ import pytest
 from retain_core.commands import gc_text, plan_text
 from retain_core.errors import InputError
 from retain_core.housekeeping import leftovers, remove_leftovers
-from retain_core.lease import EXPIRES_SECONDS
+from retain_core.lease import EXPIRES_SECONDS, Lease
 from retain_core.plan import plan_study
 from retain_core.run import load_warehouse, open_study
 from retain_core.store import Store, lock_home
@@ -119,14 +120,14 @@ def test_nothing_that_is_leased_is_removed(home):
     leases = store.root / ".leases"
     leases.mkdir(exist_ok=True)
     for key in ("1" * 32, "2" * 32):
-        (leases / f"arm-{key}.json").write_text("{}")
+        assert Lease(leases, f"arm-{key}").take() is None
     assert kinds(store) == []
     remove_leftovers(store, home)
     assert store.find("arm", "1" * 32)
     assert (store.root / ".drafts" / "arm-x").is_dir()
-    old = time.time() - EXPIRES_SECONDS - 1
     for file in leases.glob("*.json"):
-        os.utime(file, (old, old))
+        gone = {"token": "of another", "renewed_at": time.time() - EXPIRES_SECONDS - 1}
+        file.write_text(json.dumps(json.loads(file.read_text()) | gone))
     assert [what for what, _ in kinds(store)] == ["arm", "draft", "lease", "lease", "resume state"]
     remove_leftovers(store, home)
     assert kinds(store) == []
