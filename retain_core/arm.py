@@ -23,7 +23,7 @@ from retain_core.arms import ArmSpec, Checkpoint, weights_key
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
 from retain_core.provenance import git_sha
 from retain_core.settings import RESUME_SECONDS, settings
-from retain_core.store import Store, lock_home
+from retain_core.store import Store
 from retain_core.training.interpolate import interpolate
 
 Missing = dict[Checkpoint, list[Plan]]
@@ -125,6 +125,5 @@ def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    with lock_home(settings().home):
-        asked = ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-        run_arm(asked, Store(settings().artifacts), settings().resume_seconds)
+    asked = ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    run_arm(asked, Store(settings().artifacts), settings().resume_seconds)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from retain_core.errors import RetainError
 from retain_core.imported.store import imported_studies, read_imported
-from retain_core.lease import living
+from retain_core.lease import living, stillness
 from retain_core.plan import plan_study
 from retain_core.references import KINDS, Reference, references_of
 from retain_core.revisions import revisions_of, studies
@@ -64,21 +64,27 @@ def leftovers(store: Store) -> Leftovers:
 
 
 def remove_leftovers(store: Store, home: Path) -> Leftovers:
-    """Remove what nothing needs. Returns what was removed.
-
-    Raises InputError while another process writes to the home.
-    """
+    """Remove what nothing needs. Returns what was removed. Waits while another process writes to the home."""
     with lock_home(home):
         known = leftovers(store)
         for one in known.found:
-            if one.path.is_dir():
-                # Out of the way in one step first: a removal that is stopped leaves no half artifact.
-                aside = store.root / ".drafts" / f"removed-{one.path.parent.name}-{one.path.name}"
-                one.path.replace(aside)
-                shutil.rmtree(aside)
-            else:
-                one.path.unlink()
+            if one.what not in ("draft", "lease"):
+                _remove(one.path, store.root / ".drafts")
+        with stillness(store.root / ".leases") as still:  # which drops the leases
+            for one in known.found:
+                if one.what == "draft" and still:
+                    _remove(one.path, store.root / ".drafts")
     return known
+
+
+def _remove(path: Path, drafts: Path) -> None:
+    if path.is_dir():
+        # Out of the way in one step first: a removal that is stopped leaves no half artifact.
+        aside = drafts / f"removed-{path.parent.name}-{path.name}"
+        path.replace(aside)
+        shutil.rmtree(aside)
+    else:
+        path.unlink()
 
 
 def references(store: Store) -> tuple[set[Reference], list[str]]:

@@ -1,4 +1,7 @@
-"""What a worker process does: one function per kind of job, each from plain data."""
+"""What a worker process does: one function per kind of job, each from plain data.
+
+Studies that run at the same time may want the same, so each works under a lease: the second waits, and finds it done.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.divergence import DivergenceSettings, sample_base
 from retain_core.evaluation.evaluate import Evaluator, plans_of
 from retain_core.evaluation.floor import USUAL, Nuisance, nuisances
-from retain_core.lab.base import train_base
+from retain_core.lab.base import base_key, train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
 from retain_core.own.items import prepare_items
@@ -22,13 +25,17 @@ from retain_core.support import measure_support, support_key
 
 def prepare(root: str, world: str, benchmarks: list[Benchmark]) -> None:
     """Make the items of the world, and read those of the user's own benchmarks."""
-    prepare_dataset(Store(Path(root)), LabSpec.model_validate_json(world))
-    prepare_items(Store(Path(root)), benchmarks)
+    store = Store(Path(root))
+    with store.leased("items"):
+        prepare_dataset(store, LabSpec.model_validate_json(world))
+        prepare_items(store, benchmarks)
 
 
 def base(root: str, spec: str, threads: int) -> None:
     """Train a lab base."""
-    train_base(Store(Path(root)), LabSpec.model_validate_json(spec), threads)
+    store, lab = Store(Path(root)), LabSpec.model_validate_json(spec)
+    with store.leased(f"base-{base_key(lab, threads)}"):
+        train_base(store, lab, threads)
 
 
 def base_evaluation(
@@ -42,19 +49,21 @@ def base_evaluation(
 ) -> None:
     """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
-    _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL)
-    settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
-    sample_base(store, Path(weights), settings)
-    target = next(benchmark for benchmark in benchmarks if benchmark.name == settings.target)
-    if store.find("support", support_key(reference.fingerprint, dataset_key, target, threads)) is None:
-        measure_support(store, Path(weights), reference.fingerprint, dataset_key, target, threads)
+    with store.leased(f"evaluation_of_base-{reference.fingerprint}"):
+        _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL)
+        settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
+        sample_base(store, Path(weights), settings)
+        target = next(benchmark for benchmark in benchmarks if benchmark.name == settings.target)
+        if store.find("support", support_key(reference.fingerprint, dataset_key, target, threads)) is None:
+            measure_support(store, Path(weights), reference.fingerprint, dataset_key, target, threads)
 
 
 def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[Benchmark], threads: int) -> None:
     """Evaluate the base again under every nuisance."""
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
-    for nuisance in nuisances():
-        _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance)
+    with store.leased(f"floor_of_base-{reference.fingerprint}"):
+        for nuisance in nuisances():
+            _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance)
 
 
 def arm(root: str, spec: str) -> None:

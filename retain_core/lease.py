@@ -124,14 +124,18 @@ def living(folder: Path) -> set[str]:
     return {file.stem for file in folder.glob("*.json") if (holder := _read(file)) is not None and _alive(holder)}
 
 
-def sweep(folder: Path) -> None:
-    """Drop the leases of writers that are gone."""
-    if folder.is_dir():
-        with FileLock(folder / ".lock").acquire(timeout=LOCK_SECONDS):
-            held = living(folder)
-            for file in folder.glob("*.json"):
-                if file.stem not in held:
-                    file.unlink()
+@contextlib.contextmanager
+def stillness(folder: Path) -> Iterator[bool]:
+    """Whether nobody is at work; nobody begins to be while the block runs. Leases of writers that are gone are dropped."""
+    if not folder.is_dir():
+        yield True
+        return
+    with FileLock(folder / ".lock").acquire(timeout=LOCK_SECONDS):
+        held = living(folder)
+        for file in folder.glob("*.json"):
+            if file.stem not in held:
+                file.unlink()
+        yield not held
 
 
 def _read(file: Path) -> dict[str, Any] | None:

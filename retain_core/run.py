@@ -28,7 +28,7 @@ from retain_core.study import Study
 
 
 class Running:
-    """A study that is being run in this process, with the home locked for it."""
+    """A study that is being run in this process, which holds its lease."""
 
     def __init__(self, study: Study, config: Settings, store: Store, revisions: list[Revision], plan: StudyPlan) -> None:
         self.study, self.config, self.store, self.revisions, self.plan = study, config, store, revisions, plan
@@ -73,14 +73,20 @@ def parallel_arms(study: Study) -> int:
 
 @contextlib.contextmanager
 def open_study(study: Study, config: Settings) -> Iterator[Running]:
-    """Lock the home, declare the study's revision and plan it. A second writer is refused."""
+    """Declare the study's revision and plan it, as the only process that runs it.
+
+    Waits while another process runs a study of this name. Other studies may be run in the same home at the same time: what
+    they have in common is made once, by whoever gets its lease first.
+    """
     store = Store(config.artifacts)
     store.prepare()
-    with lock_home(config.home):
+    store.remove_leftovers()
+    with store.leased(f"study-{study.study}"):
         try:
-            store.remove_leftovers()
             plan = plan_study(study, store)
-            yield Running(study, config, store, declare(store, study), plan)
+            with lock_home(config.home):
+                revisions = declare(store, study)
+            yield Running(study, config, store, revisions, plan)
         finally:
             workers.stop_all()
 
@@ -187,11 +193,12 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     if running.plan.overlap is None and running.plan.items_ready:
         running.plan.overlap = measure_overlap(running.plan, running.store)
     study, store, warehouse = running.study.study, running.store, running.config.warehouse
-    load_missing(store, warehouse, but=study)
-    known = (summaries_of(store, study), predictions_of(store))
-    loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, *known))
-    if running.plan.done:
-        record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)
+    with lock_home(running.config.home):
+        load_missing(store, warehouse, but=study)
+        known = (summaries_of(store, study), predictions_of(store))
+        loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, *known))
+        if running.plan.done:
+            record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)
     return loaded.evaluations
 
 
@@ -199,14 +206,16 @@ def log_tracking(running: Running) -> bool:
     """Log to MLflow what is not there yet."""
     from retain_core import tracking
 
-    return tracking.log_study(running.config, running.plan, running.spec_hash)
+    with lock_home(running.config.home):
+        return tracking.log_study(running.config, running.plan, running.spec_hash)
 
 
 def write_report(running: Running) -> Path:
     """Write the study's page."""
     from retain_core.report.build import write_report as build
 
-    return build(running.config.warehouse, running.config.reports, running.study.study)
+    with lock_home(running.config.home):
+        return build(running.config.warehouse, running.config.reports, running.study.study)
 
 
 def publish(running: Running, errors: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ This module owns the layout below `RETAIN_HOME/artifacts`:
     <kind>/<key>/manifest.json     written last; its presence means that the artifact is complete
     <kind>/<key>/<files>           each with its SHA-256 and size in the manifest
     .drafts/<kind>-<key>-<unique>/ being written; removed when its writer ends, or by the next run
-    .quarantine/<kind>-<key>-<n>/  found damaged, set aside
+    .quarantine/<kind>-<key>-<unique>/  found damaged, set aside
     .leases/<name>.json            who is at work (`retain_core.lease`)
     .resume/<kind>-<key>/          what a training needs to go on after a kill (`retain_core.training.resume`)
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -32,9 +33,13 @@ from filelock import FileLock, Timeout
 
 from retain_core.canonical import canonical_json, digest
 from retain_core.errors import FULL, InputError, RetainError, disk_is_full
-from retain_core.lease import Lease, hold, sweep
+from retain_core.lease import Lease, hold, stillness
 
 MANIFEST = "manifest.json"
+SOON = 2.0
+"""Seconds that a process waits for the home before it says that it waits."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Store:
     def prepare(self) -> None:
         """Create the folders. Raises InputError when the home cannot be written."""
         try:
-            for name in (".drafts", ".quarantine"):
+            for name in (".drafts", ".leases", ".quarantine"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             probe = self.root / ".drafts" / f"probe-{os.getpid()}"
             probe.touch()
@@ -138,13 +143,15 @@ class Store:
         shutil.rmtree(away, ignore_errors=True)
 
     def remove_leftovers(self) -> None:
-        """Drop what writers that were killed left and nobody needs. Nobody else may be writing."""
-        sweep(self.root / ".leases")
-        for path in (self.root / ".drafts").iterdir():
-            shutil.rmtree(path, ignore_errors=True)
-        for path in (self.root / ".resume").glob("*-*"):
-            if self.path(*path.name.split("-", 1)).is_dir():
+        """Drop what writers that were killed left and nobody needs; while anybody is at work, it may be theirs and stays."""
+        with stillness(self.root / ".leases") as still:
+            if not still:
+                return
+            for path in (self.root / ".drafts").iterdir():
                 shutil.rmtree(path, ignore_errors=True)
+            for path in (self.root / ".resume").glob("*-*"):
+                if self.path(*path.name.split("-", 1)).is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
 
     @contextlib.contextmanager
     def create(self, kind: str, key: str, inputs: dict[str, Any]) -> Iterator[Draft]:
@@ -178,20 +185,24 @@ class Store:
             return
         folder = self.root / ".quarantine"
         folder.mkdir(parents=True, exist_ok=True)
-        number = sum(1 for _ in folder.iterdir())
-        aside = folder / f"{kind}-{key}-{number}"
-        self.path(kind, key).rename(aside)
+        aside = folder / f"{kind}-{key}-{uuid.uuid4().hex[:12]}"
+        with contextlib.suppress(FileNotFoundError):  # another process that found it so was faster
+            self.path(kind, key).rename(aside)
         self.damaged.append(f"{kind}/{key}: {problem}; set aside as {aside}, will be recomputed")
 
 
 @contextlib.contextmanager
 def lock_home(home: Path) -> Iterator[None]:
-    """Be the only writer of a home. Raises InputError when another process is."""
-    lock = FileLock(home / ".lock", timeout=0)
+    """Be the only one who writes what is no artifact of a home: declarations, the warehouse, reports, MLflow.
+
+    Waits for as long as another process does, and says so.
+    """
+    lock = FileLock(home / ".lock")
     try:
-        lock.acquire()
+        lock.acquire(timeout=SOON)
     except Timeout:
-        raise InputError(f"another retain is writing to {home}; wait for it to end, or choose another RETAIN_HOME") from None
+        log.warning("another retain is writing to %s; waiting for it", home)
+        lock.acquire()
     try:
         yield
     finally:

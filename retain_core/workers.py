@@ -7,6 +7,7 @@ dies ends itself. What a job prints goes to its log file.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import sys
@@ -95,6 +96,8 @@ def _child(job: str, arguments: dict[str, Any], log: str, result: Connection, li
     with open(log, "a", encoding="utf-8", buffering=1) as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+        logging.basicConfig(format="%(asctime)s %(message)s")
+        logging.getLogger("retain_core").setLevel(logging.INFO)
         try:
             from retain_core import jobs
 

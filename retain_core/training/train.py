@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -18,6 +19,8 @@ from retain_core.training.target import target_of
 if TYPE_CHECKING:
     from retain_core.store import Artifact
     from retain_core.training.record import TrainingRecord
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -73,6 +76,7 @@ def train(
     record = together(records)
     record.curve, record.distances = recorder.curve, recorder.distances
     unfinished.save_record(record)
+    log.info("trained %d updates in %.1f s", record.updates, record.seconds)
     return record
 
 

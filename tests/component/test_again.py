@@ -1,8 +1,12 @@
 """Running again: what is done stays done, what is damaged is made good, what is new costs only itself."""
 
 import shutil
+import subprocess
+import sys
 
+import duckdb
 import pytest
+from mlflow import MlflowClient
 
 from retain_core import run, workers
 from retain_core.arms import Checkpoint, weights_key
@@ -11,7 +15,8 @@ from retain_core.revisions import revisions_of
 from retain_core.run import open_study, run_all
 from retain_core.store import Store
 from retain_core.study_file import load_study
-from tests.conftest import manifests, retain, run_plain, settings_at, tree
+from tests.conftest import ROOT, environment, manifests, run_plain, settings_at, tree
+from tests.faults.kill import left_over
 
 
 @pytest.fixture
@@ -68,8 +73,6 @@ def test_adding_a_method_is_a_new_revision_and_costs_only_that_method(home, smok
 
 def test_an_external_model_that_is_the_base_lost_nothing(home, smoke_study, smoke_plan, jobs, tmp_path):
     """Nothing is trained, and base against itself is 0 by another road."""
-    import duckdb
-
     model = tmp_path / "theirs"
     shutil.copytree(smoke_plan.base_path, model)
     changed = tmp_path / "smoke.yaml"
@@ -90,8 +93,6 @@ def test_an_external_model_that_is_the_base_lost_nothing(home, smoke_study, smok
 
 def test_a_failed_arm_is_told_and_tried_again_while_the_others_stay(home, smoke_study, jobs, tmp_path):
     """The smoke base solves nothing, so Self-SFT has nothing to train on."""
-    import duckdb
-
     changed = tmp_path / "smoke.yaml"
     changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, self_sft]"))
     for _ in range(2):
@@ -129,12 +130,34 @@ def test_a_killed_process_is_told_and_leaves_nothing(home, smoke_study, tmp_path
     assert list((home / "artifacts" / ".drafts").iterdir()) == []
 
 
-def test_a_second_writer_is_refused(home, smoke_study):
-    with open_study(load_study(smoke_study), settings_at(home)):
-        done = retain("run", str(smoke_study), home=home)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("retain: another retain is writing to")
-    assert len(done.stderr.splitlines()) == 1
+def test_studies_that_run_at_once_train_once_what_they_share(home, smoke_study, tmp_path):
+    """Two copies of a study, and another that asks for the same new arm."""
+    body = smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]")
+    script = (
+        "from pathlib import Path; from tests.conftest import run_plain; import sys; print(run_plain(*map(Path, sys.argv[1:])))"
+    )
+    processes = []
+    for number, name in enumerate(("smoke", "smoke", "other")):
+        study = tmp_path / f"{number}.yaml"
+        study.write_text(body.replace("study: smoke", f"study: {name}"))
+        command = [sys.executable, "-c", script, str(study), str(home)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment(home), **streams))
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [(p.returncode, out.strip()) for p, (out, _) in zip(processes, said, strict=True)] == [(0, "{}")] * 3, said
+    assert sum("study-smoke is being made by process" in err for _, err in said) == 1
+    logs = [home / "logs" / name / "sft_in_style-lr1e-3-s0.log" for name in ("smoke", "other")]
+    assert sum("trained 4 updates" in log.read_text() for log in logs if log.exists()) == 1
+    assert left_over(home) == []
+    runs = MlflowClient(settings_at(home).mlflow_tracking_uri).search_runs(["1", "2"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    arms = [(run.info.experiment_id, run.data.tags["retain.arm"]) for run in runs if "retain.arm" in run.data.tags]
+    assert len(arms) == len(set(arms)) == 2 * 4
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        sql = "SELECT * EXCLUDE (study, base, arm, checkpoint, settings_hash) FROM forgetting WHERE study = ? ORDER BY ALL"
+        rows = [con.execute(sql, [name]).fetchall() for name in ("smoke", "other")]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) > 0
 
 
 def test_an_unwritable_home_is_refused(tmp_path, smoke_study):
@@ -147,11 +170,6 @@ def test_an_unwritable_home_is_refused(tmp_path, smoke_study):
 
 
 def test_one_arm_runs_without_prefect_from_its_spec(home, smoke_study, tmp_path):
-    import subprocess
-    import sys
-
-    from tests.conftest import ROOT
-
     changed = tmp_path / "smoke.yaml"
     changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))
     from retain_core.plan import plan_study

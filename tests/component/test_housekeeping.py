@@ -4,11 +4,11 @@ import json
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from retain_core.commands import gc_text, plan_text
-from retain_core.errors import InputError
 from retain_core.housekeeping import leftovers, remove_leftovers
 from retain_core.lease import EXPIRES_SECONDS, Lease
 from retain_core.plan import plan_study
@@ -147,9 +147,17 @@ def test_a_text_that_cannot_be_read_keeps_every_artifact(home, monkeypatch):
     assert not (store.root / ".drafts" / "old").exists()
 
 
-def test_a_home_that_is_being_written_is_not_cleaned(home):
-    with lock_home(home), pytest.raises(InputError, match="another retain is writing"):
-        remove_leftovers(Store(home / "artifacts"), home)
+def test_nothing_is_removed_while_another_process_writes(home):
+    draft = home / "artifacts" / ".drafts" / "old"
+    draft.mkdir()
+    with ThreadPoolExecutor() as pool:
+        with lock_home(home):
+            removed = pool.submit(remove_leftovers, Store(home / "artifacts"), home)
+            with pytest.raises(TimeoutError):
+                removed.result(timeout=1)
+            assert draft.exists()
+        assert [one.path for one in removed.result(timeout=60).found] == [draft]
+    assert not draft.exists()
 
 
 def test_the_listing_says_size_age_and_what_to_do(home, monkeypatch):
