@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
+import httpx
 from prefect import flow, tags
 from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from retain_core import run, workers
 from retain_core.cross import StudyFile, load_studies
-from retain_core.errors import ArmsFailedError
+from retain_core.errors import RetainError
 from retain_core.settings import settings
 from retain_core.study import Study
 from tasks import steps
 from tasks.artifacts import Artifacts
 from tasks.labels import study_tags
+
+log = logging.getLogger("retain")
 
 ARMS_IN_FLIGHT = 64
 """Task threads; the arms' own slots (cores / threads per arm) decide how many really run."""
@@ -45,12 +50,10 @@ def study(study: Study) -> None:
 
         steps.load_warehouse(running, errors)
         steps.write_report(running)
-        steps.log_to_mlflow(running)
+        steps.log_to_mlflow(running, return_state=True)  # where MLflow is away the study is done all the same
         steps.show_results(running, shown)
 
-    if errors:
-        first = next(iter(errors))
-        raise ArmsFailedError(f"{len(errors)} of {len(names)} arms failed; {first}: {errors[first]}")
+    run.raise_failed(errors, len(names))
 
 
 @flow(name="crossed", flow_run_name="{file.name}")
@@ -60,18 +63,7 @@ def crossed(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
     Between sizes, what the smaller ones say of the next is frozen. `cached` are studies that are done already. A study
     that fails does not stop the others; the flow fails at its end and says which.
     """
-    failed: dict[str, str] = {}
-    for size in file.sizes:
-        for one in file.studies:
-            if one.base.model == size and one.study not in cached:
-                try:
-                    run_study(one)
-                except Exception as error:
-                    failed[one.study] = str(error) or type(error).__name__
-        steps.freeze_predictions(file)
-    if failed:
-        sentences = "; ".join(f"{name}: {message}" for name, message in failed.items())
-        raise ArmsFailedError(f"{len(failed)} of {len(file.studies)} studies failed; {sentences}")
+    run.run_sizes(file, cached, run_study, lambda: steps.freeze_predictions(file), fatal=_api_is_away)
 
 
 @flow(name="study-file", flow_run_name="{path}")
@@ -81,15 +73,31 @@ def study_file(path: str = "studies/lab.yaml") -> None:
 
 
 def run_file(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
-    """Run what a file stands for; `cached` are studies that are done already."""
-    if file.crossed:
-        with tags("retain", f"study:{file.name}"):
-            crossed(file, cached)
-    else:
-        run_study(file.studies[0])
+    """Run what a file stands for; `cached` are studies that are done already.
+
+    Where Prefect's API is away, or goes away and does not come back while Prefect asks again, the rest runs without it.
+    """
+    try:
+        if file.crossed:
+            with tags("retain", f"study:{file.name}"):
+                crossed(file, cached)
+        else:
+            run_study(file.studies[0])
+    except Exception as error:
+        if not _api_is_away(error):
+            raise
+        log.warning("Prefect's API does not answer (%s: %s); going on without it", type(error).__name__, error)
+        run.run_file(file, cached, settings())
 
 
 def run_study(one: Study) -> None:
     """Run one study under the tags that Prefect's UI filters by."""
     with tags(*study_tags(one)):
         study(one)
+
+
+def _api_is_away(error: BaseException | None) -> bool:
+    """Whether an error comes of that Prefect's API does not answer."""
+    if error is None or isinstance(error, RetainError):
+        return False
+    return isinstance(error, httpx.TransportError) or _api_is_away(error.__cause__)

@@ -38,6 +38,15 @@ def secret_in(text: str) -> str | None:
     return next((name for value, name in secrets().items() if value in text), None)
 
 
+def public_address(uri: str | None) -> str | None:
+    """An address on the web without user, password, query and fragment; None for anything else."""
+    parts = urlsplit(uri or "")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
 def _password(address: str) -> str | None:
     try:
         return urlsplit(address).password

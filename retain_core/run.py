@@ -7,10 +7,11 @@ with open_study(study, settings()) as running:
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -18,13 +19,15 @@ from typing import Any
 
 from retain_core import workers
 from retain_core.cross import StudyFile
-from retain_core.errors import InputError, RetainError
+from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.overlap import measure_overlap
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
 from retain_core.revisions import Revision, declare
 from retain_core.settings import Settings
 from retain_core.store import Store, lock_home
 from retain_core.study import Study
+
+log = logging.getLogger(__name__)
 
 
 class Running:
@@ -174,7 +177,7 @@ def run_arm(running: Running, name: str) -> str:
 
 
 def prepare_tracking(running: Running) -> None:
-    """Make MLflow's database."""
+    """Make MLflow's database. Raises RetainError when MLflow does not answer, which is no reason to stop."""
     from retain_core import tracking
 
     tracking.prepare(running.config)
@@ -202,12 +205,17 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     return loaded.evaluations
 
 
-def log_tracking(running: Running) -> bool:
-    """Log to MLflow what is not there yet."""
+def log_tracking(running: Running) -> str:
+    """Log to MLflow what is not there yet. Returns why it could not, empty when it could: the next run makes up for it."""
     from retain_core import tracking
 
-    with lock_home(running.config.home):
-        return tracking.log_study(running.config, running.plan, running.spec_hash)
+    try:
+        with lock_home(running.config.home):
+            tracking.log_study(running.config, running.plan, running.spec_hash)
+    except tracking.MlflowAwayError as error:
+        log.warning("%s; the results are in the warehouse, and the next `retain run` logs them", error)
+        return str(error)
+    return ""
 
 
 def write_report(running: Running) -> Path:
@@ -239,6 +247,52 @@ def run_all(running: Running) -> dict[str, str]:
     errors = {name: message for name, message in failed.items() if message}
     publish(running, errors)
     return errors
+
+
+def run_file(file: StudyFile, cached: Collection[str], config: Settings) -> None:
+    """Run what a file stands for as plain functions; `cached` are studies that are done already. Raises ArmsFailedError."""
+
+    def one(study: Study) -> None:
+        with open_study(study, config) as running:
+            wanted = running.missing_arms
+            raise_failed(run_all(running), len(wanted))
+
+    if file.crossed:
+        run_sizes(file, cached, one, lambda: freeze_predictions(file, config))
+    else:
+        one(file.studies[0])
+
+
+def raise_failed(errors: dict[str, str], of: int) -> None:
+    """Raise ArmsFailedError when any of the arms that were run failed."""
+    if errors:
+        first = next(iter(errors))
+        raise ArmsFailedError(f"{len(errors)} of {of} arms failed; {first}: {errors[first]}")
+
+
+def run_sizes(
+    file: StudyFile, cached: Collection[str], one: Callable[[Study], object], freeze: Callable[[], object],
+    fatal: Callable[[Exception], bool] = lambda _: False,
+) -> None:  # fmt: skip
+    """The studies of a crossed file one after the other, all of one size before the next.
+
+    Between sizes, what the smaller ones say of the next is frozen. A study that fails does not stop the others, but for
+    errors that are `fatal`. Raises ArmsFailedError at the end, which says which failed.
+    """
+    failed: dict[str, str] = {}
+    for size in file.sizes:
+        for study in file.studies:
+            if study.base.model == size and study.study not in cached:
+                try:
+                    one(study)
+                except Exception as error:
+                    if fatal(error):
+                        raise
+                    failed[study.study] = str(error) or type(error).__name__
+        freeze()
+    if failed:
+        sentences = "; ".join(f"{name}: {message}" for name, message in failed.items())
+        raise ArmsFailedError(f"{len(failed)} of {len(file.studies)} studies failed; {sentences}")
 
 
 def freeze_predictions(file: StudyFile, config: Settings) -> list[str]:

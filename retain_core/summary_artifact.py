@@ -6,9 +6,9 @@ Neither holds the environment or a token; an address is shown without the user, 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from retain_core.arms import rate_text
+from retain_core.redact import public_address
 from retain_core.report.results import Results, read_results
 from retain_core.report.words import interval, points
 from retain_core.settings import Settings
@@ -52,15 +52,6 @@ def summary_markdown(results: Results, config: Settings) -> str:
         f'* report: `{page}`\n* MLflow: {mlflow}\n* warehouse: `{config.warehouse}`, `retain sql "FROM method_summary"`',
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def public_address(uri: str | None) -> str | None:
-    """An address on the web without user, password, query and fragment; None for anything else."""
-    parts = urlsplit(uri or "")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def _local_mlflow(config: Settings) -> str:

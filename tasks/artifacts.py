@@ -23,7 +23,8 @@ from prefect.artifacts import (
 from prefect.exceptions import ObjectNotFound
 
 from retain_core import run
-from retain_core.summary_artifact import public_address, read_summary
+from retain_core.redact import public_address
+from retain_core.summary_artifact import read_summary
 
 LOOK_AGAIN = 2.0
 """Seconds between two looks at how far the base is."""

@@ -10,6 +10,7 @@ from prefect.futures import PrefectFuture
 
 from retain_core import run
 from retain_core.cross import StudyFile
+from retain_core.errors import RetainError
 from retain_core.settings import settings
 from tasks.artifacts import Artifacts
 from tasks.labels import arm_name, arm_tags
@@ -65,8 +66,9 @@ def load_warehouse(study: run.Running, errors: dict[str, str]) -> None:
 
 @task(cache_policy=NO_CACHE, task_run_name="log to mlflow")
 def log_to_mlflow(study: run.Running) -> None:
-    """Curves, scores, gain and drop of every arm."""
-    run.log_tracking(study)
+    """Curves, scores, gain and drop of every arm. Fails where MLflow is away; the study does not."""
+    if problem := run.log_tracking(study):
+        raise RetainError(problem)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="write report")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -93,6 +95,26 @@ def flow_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> tu
     return home, done
 
 
+@contextlib.contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """The address of a real MLflow server on the database of a folder, made if it is not there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "mlartifacts")]
+    command = [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1", "--port", str(port)]
+    settings = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=settings, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/health", server, folder / "log")
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(flow_home: tuple[Path, object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real Prefect server with its UI, on a copy of what that flow left behind."""
@@ -107,15 +129,19 @@ def prefect_server(flow_home: tuple[Path, object], tmp_path_factory: pytest.Temp
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment(home) | more, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 180
-        while not _healthy(f"{address}/api/health"):
-            assert server.poll() is None, (home / "server.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        _wait_for(f"{address}/api/health", server, home / "server.log")
         yield address
     finally:
         server.terminate()
         server.wait(timeout=30)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while not _healthy(address):
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def _healthy(address: str) -> bool:

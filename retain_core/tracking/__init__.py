@@ -4,6 +4,7 @@
 `note` writes the descriptions, and `runs` is all that speaks to MLflow.
 """
 
+from retain_core.tracking.runs import MlflowAwayError
 from retain_core.tracking.study import log_study, prepare
 
-__all__ = ["log_study", "prepare"]
+__all__ = ["MlflowAwayError", "log_study", "prepare"]

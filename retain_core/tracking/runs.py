@@ -6,14 +6,17 @@ without a key was stopped in the middle: it is deleted with its models and begun
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from retain_core.errors import FULL, RetainError, disk_is_full
+from retain_core.redact import public_address, redact
 from retain_core.settings import Settings
 from retain_core.tracking.content import Items, Point, Weights
 
@@ -23,8 +26,29 @@ _EXPERIMENT = {
     "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
 }  # fmt: skip
 """So that MLflow shows an experiment about models, and the chart of gain first."""
+_LONGEST = 300
 _FORBIDDEN = re.compile(r"[/:.%\"']")
 """What MLflow allows in no model's name."""
+
+
+class MlflowAwayError(RetainError):
+    """MLflow did not answer, or refused what it was sent."""
+
+
+@contextlib.contextmanager
+def answering(config: Settings) -> Iterator[None]:
+    """Raises MlflowAwayError where MLflow fails within the block."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if disk_is_full(error):
+            raise RetainError(FULL) from error
+        where = public_address(config.mlflow_uri) or f"in {config.home}"
+        why = redact(f"{type(error).__name__}: {error}".splitlines()[0])[:_LONGEST]
+        raise MlflowAwayError(f"MLflow {where} did not take the results ({why})") from error
 
 
 def connect(config: Settings) -> Any:
@@ -32,6 +56,10 @@ def connect(config: Settings) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # The results are safe, and the next run logs what is missing: no need to ask a server that is away for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     from mlflow import MlflowClient
 
     client = MlflowClient(config.mlflow_tracking_uri)
@@ -47,10 +75,15 @@ class Runs:
         self._experiment = _experiment(client, config, study)
         for tag, value in {**_EXPERIMENT, "mlflow.note.content": note}.items():
             client.set_experiment_tag(self._experiment, tag, value)
-        for run in _pages(client.search_runs, [self._experiment]):
+        self._study = study
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Look up the runs, and delete those without a key: a call that was made again where the answer was lost leaves one."""
+        for run in _pages(self._client.search_runs, [self._experiment]):
             if KEY in run.data.tags:
                 self._known[run.data.tags[KEY]] = run
-            elif run.data.tags.get("retain.study") == study:
+            elif run.data.tags.get("retain.study") == self._study:
                 self._discard(run.info.run_id)
 
     def find(self, key: str) -> str | None:

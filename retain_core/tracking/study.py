@@ -18,7 +18,7 @@ from retain_core.settings import Settings
 from retain_core.store import write_atomically
 from retain_core.tracking import content, note
 from retain_core.tracking.dials import parameters
-from retain_core.tracking.runs import Runs, connect
+from retain_core.tracking.runs import Runs, answering, connect
 from retain_core.warehouse.query import open_warehouse
 
 LAYOUT = 2
@@ -27,11 +27,15 @@ LAYOUT = 2
 
 def prepare(config: Settings) -> None:
     """Import MLflow and create its database: slow the first time, so done while arms train."""
-    connect(config)
+    with answering(config):
+        connect(config)
 
 
 def log_study(config: Settings, plan: StudyPlan, spec_hash: str) -> bool:
-    """Log what is not logged yet, the study's page included. Returns False when there was nothing to do."""
+    """Log what is not logged yet, the study's page included. Returns False when there was nothing to do.
+
+    Raises MlflowAwayError when MLflow does not take it; the next call goes on without doubles.
+    """
     study = plan.study.study
     done = [arm for arm in plan.arms if arm.done]
     page = config.reports / study / "index.html"
@@ -40,14 +44,15 @@ def log_study(config: Settings, plan: StudyPlan, spec_hash: str) -> bool:
     marker = config.mlflow_artifacts / f".logged-{study}.json"
     if _logged(config, marker) == state:
         return False
-    with open_warehouse(config.warehouse) as con:
+    with answering(config), open_warehouse(config.warehouse) as con:
         text = note.study_note(plan.study, con)
         writer = _Writer(Runs(connect(config), config, study, text), config, plan, spec_hash, con)
         parent = writer.log_parent(text)
         for arm in done:
             writer.log_arm(arm, parent)
         writer.log_files(parent, page)
-    writer.runs.finish(parent, "FINISHED" if plan.done else "FAILED")
+        writer.runs.finish(parent, "FINISHED" if plan.done else "FAILED")
+        writer.runs.tidy()
     write_atomically(marker, json.dumps({"state": state}))
     return True
 

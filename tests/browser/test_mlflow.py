@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 from playwright.sync_api import ConsoleMessage, Page, expect
+
+from tests.conftest import mlflow_server
 
 pytestmark = pytest.mark.browser
 
@@ -29,34 +24,8 @@ def served(finished_home, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("mlflow")
     shutil.copy(finished_home / "mlflow.db", folder / "mlflow.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["-m", "mlflow", "ui", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, *command, "--port", str(port)], cwd=folder, env=environment, stdout=log, stderr=log,
-            start_new_session=True,
-        )  # fmt: skip
-        address = f"http://127.0.0.1:{port}"
-        try:
-            _wait_for(f"{address}/health", server)
-            yield address, MlflowClient(address)
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait(30)
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    pytest.fail("mlflow did not start in five minutes")
+    with mlflow_server(folder) as address:
+        yield address, MlflowClient(address)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from retain_core import run
+from retain_core.redact import public_address
 from retain_core.report.results import read_results
 from retain_core.study_file import load_study
-from retain_core.summary_artifact import method_rows, public_address, summary_markdown
+from retain_core.summary_artifact import method_rows, summary_markdown
 from tests.conftest import settings_at
 
 
