@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from retain_core.redact import public_address
 
 RESUME_SECONDS = 10.0
 
@@ -46,6 +49,13 @@ class Settings(BaseSettings):
     def mlflow_tracking_uri(self) -> str:
         """The MLflow server, or the home's own SQLite file."""
         return self.mlflow_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+    @property
+    def mlflow_place(self) -> str:
+        """Where to look at it: an address without the password that it may hold, or the command that opens the home's own."""
+        if self.mlflow_uri:
+            return public_address(self.mlflow_uri) or "the store that RETAIN_MLFLOW_URI names"
+        return f"mlflow ui --backend-store-uri {shlex.quote(self.mlflow_tracking_uri)}"
 
     @property
     def mlflow_artifacts(self) -> Path:

@@ -42,7 +42,7 @@ def summary_markdown(results: Results, config: Settings) -> str:
     """Verdict, controls, what is missing, and where to look, in Markdown."""
     page = config.reports / results.study / "index.html"
     server = public_address(config.mlflow_uri)
-    mlflow = f"[{server}]({server})" if server else _local_mlflow(config)
+    mlflow = f"[{server}]({server})" if server else f"`{config.mlflow_place}`"
     parts = [
         f"# {results.study}: {results.primary['verdict'] if results.primary else 'no contrast was declared'}",
         *([_contrast(results.primary)] if results.primary else []),
@@ -52,13 +52,6 @@ def summary_markdown(results: Results, config: Settings) -> str:
         f'* report: `{page}`\n* MLflow: {mlflow}\n* warehouse: `{config.warehouse}`, `retain sql "FROM method_summary"`',
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _local_mlflow(config: Settings) -> str:
-    """How to open the home's own database; the address of any other store may hold a password, so it is not shown."""
-    if config.mlflow_uri:
-        return "the store that `RETAIN_MLFLOW_URI` names"
-    return f"`mlflow ui --backend-store-uri {config.mlflow_tracking_uri}`"
 
 
 def _contrast(p: dict[str, Any]) -> str:

@@ -84,11 +84,14 @@ def home(finished_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def flow_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A fresh home in which `retain run` ran the study as a flow on Prefect's own temporary server, and what it printed."""
-    home = tmp_path_factory.mktemp("flow")
+    """A fresh home in which `retain run` ran the study as a flow on Prefect's own temporary server, and what it printed.
+
+    Its path has a space and letters that are not ASCII, and its clock is a day ahead of others.
+    """
+    home = tmp_path_factory.mktemp("flow é 模型")
     started = time.monotonic()
     with Ports() as ports:
-        done = retain("run", str(smoke_study), home=home, **PLANTED)
+        done = retain("run", str(smoke_study), home=home, TZ="Pacific/Kiritimati", **PLANTED)
     done.ports = ports.seen
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 240

@@ -121,11 +121,10 @@ def _verdict(primary: dict[str, Any]) -> str:
 
 
 def _places(config: Settings, study: str) -> list[str]:
-    mlflow = config.mlflow_uri or f"mlflow ui --backend-store-uri {config.mlflow_tracking_uri}"
     return [
         f"report     {config.reports / study / 'index.html'}",
         f"warehouse  {config.warehouse}",
-        f"MLflow     {mlflow}",
+        f"MLflow     {config.mlflow_place}",
         "",
         "try next:",
         '  retain sql "FROM method_summary"',

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retain_core.errors import FULL, RetainError, disk_is_full
-from retain_core.redact import public_address, redact
+from retain_core.redact import redact
 from retain_core.settings import Settings
 from retain_core.tracking.content import Items, Point, Weights
 
@@ -46,7 +46,7 @@ def answering(config: Settings) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         if disk_is_full(error):
             raise RetainError(FULL) from error
-        where = public_address(config.mlflow_uri) or f"in {config.home}"
+        where = config.mlflow_place if config.mlflow_uri else f"in {config.home}"
         why = redact(f"{type(error).__name__}: {error}".splitlines()[0])[:_LONGEST]
         raise MlflowAwayError(f"MLflow {where} did not take the results ({why})") from error
 

@@ -7,6 +7,7 @@ import pytest
 from retain_core import run
 from retain_core.redact import public_address
 from retain_core.report.results import read_results
+from retain_core.report.summary import closing_lines
 from retain_core.study_file import load_study
 from retain_core.summary_artifact import method_rows, summary_markdown
 from tests.conftest import settings_at
@@ -32,7 +33,7 @@ def test_an_address_is_shown_without_what_it_carries(results, finished_home, uri
     assert public_address(uri) == shown
     config = settings_at(finished_home).model_copy(update={"mlflow_uri": uri})
     text = summary_markdown(results, config)
-    assert "secret" not in text
+    assert "secret" not in text + closing_lines(config, "smoke")
     assert shown is None or f"[{shown}]({shown})" in text
 
 
