@@ -23,12 +23,12 @@ INTERVAL = 1.0
 STUDY = {
     "study": "resume", "base": "lab/smoke", "target": "countdown", "retention": ["addition"], "controls": [], "seeds": [0],
     "methods": [{"label": "grpo", "algorithm": "grpo", "reward": "random", "kl": 0.1}], "learning_rates": [1e-3],
-    "budget": {"updates": 400, "sequences_per_update": 32}, "checkpoints": 1,
+    "budget": {"updates": 100, "sequences_per_update": 32}, "checkpoints": 1,
 }  # fmt: skip
 
 
 def resume(pairs: int, folder: Path) -> Row:
-    """Pairs of GRPO trainings of 400 updates on the smallest base."""
+    """Pairs of GRPO trainings of 100 updates on the smallest base."""
     from retain_core.lab.base import train_base
     from retain_core.lab.spec import lab_spec
 

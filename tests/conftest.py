@@ -45,6 +45,10 @@ def run_plain(study_file: Path, home: Path) -> dict[str, str]:
         return run_all(running)
 
 
+RUN_PLAIN = "import sys, pathlib; from tests.conftest import run_plain; print(run_plain(*map(pathlib.Path, sys.argv[1:])))"
+"""The same in a process of its own: `python -c RUN_PLAIN STUDY HOME`."""
+
+
 def environment(home: Path) -> dict[str, str]:
     """The environment of a `retain` process that works in a home."""
     return {**os.environ, "RETAIN_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "PYTHONPATH": str(ROOT)}

@@ -53,7 +53,7 @@ def study_page(con: duckdb.DuckDBPyConnection, results: Results, artifacts: Path
 
 
 def _remove_stale(folder: Path, kept: set[str]) -> None:
-    """Charts and tables of an earlier page that this one does not have."""
+    """Charts and tables of an earlier page that this one does not have, and what a writer that was killed left."""
     for path in folder.glob("*"):
-        if path.suffix in (".svg", ".csv") and path.name not in kept:
+        if path.name not in kept and (path.suffix in (".svg", ".csv") or path.name.startswith(".")):
             path.unlink()

@@ -15,7 +15,7 @@ from retain_core.revisions import revisions_of
 from retain_core.run import open_study, run_all
 from retain_core.store import Store
 from retain_core.study_file import load_study
-from tests.conftest import ROOT, environment, manifests, run_plain, settings_at, tree
+from tests.conftest import ROOT, RUN_PLAIN, environment, manifests, run_plain, settings_at, tree
 from tests.faults.kill import left_over
 
 
@@ -133,14 +133,11 @@ def test_a_killed_process_is_told_and_leaves_nothing(home, smoke_study, tmp_path
 def test_studies_that_run_at_once_train_once_what_they_share(home, smoke_study, tmp_path):
     """Two copies of a study, and another that asks for the same new arm."""
     body = smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]")
-    script = (
-        "from pathlib import Path; from tests.conftest import run_plain; import sys; print(run_plain(*map(Path, sys.argv[1:])))"
-    )
     processes = []
     for number, name in enumerate(("smoke", "smoke", "other")):
         study = tmp_path / f"{number}.yaml"
         study.write_text(body.replace("study: smoke", f"study: {name}"))
-        command = [sys.executable, "-c", script, str(study), str(home)]
+        command = [sys.executable, "-c", RUN_PLAIN, str(study), str(home)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment(home), **streams))
     said = [process.communicate(timeout=300) for process in processes]

@@ -1,6 +1,7 @@
 """A small part of `make faults`: real processes, killed with SIGKILL, run again, and compared with one that nobody killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import yaml
 from retain_core.plan import plan_study
 from retain_core.store import Store
 from retain_core.study_file import load_study
-from tests.conftest import ROOT, environment, run_plain
+from tests.component.test_tracking import Logged
+from tests.conftest import ROOT, RUN_PLAIN, environment, run_plain
 from tests.faults.kill import Fault, left_over, study_of, table, try_faults
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -42,9 +44,8 @@ def test_a_whole_run_is_killed_and_its_child_ends_and_the_next_run_finishes(home
     body = study_of("grpo_kl")
     body["budget"]["updates"] = 60
     study.write_text(yaml.safe_dump(body))
-    script = "from pathlib import Path; from tests.conftest import run_plain; import sys; run_plain(*map(Path, sys.argv[1:]))"
     settings = environment(home) | {"RETAIN_RESUME_SECONDS": "0"}
-    command = [sys.executable, "-c", script, str(study), str(home)]
+    command = [sys.executable, "-c", RUN_PLAIN, str(study), str(home)]
     process = subprocess.Popen(command, cwd=ROOT, env=settings, start_new_session=True)
     deadline = time.monotonic() + 200
     while not list((home / "artifacts" / ".resume").glob("arm-*/state/*")):
@@ -64,3 +65,28 @@ def test_a_whole_run_is_killed_and_its_child_ends_and_the_next_run_finishes(home
     assert run_plain(study, home) == {}
     assert "going on after update" in (home / "logs" / f"{plan.arms[0].spec.arm}.log").read_text()
     assert left_over(home) == []
+
+
+def test_killed_while_the_report_is_written_or_mlflow_is_logged_to(home, finished_home, smoke_study):
+    reports = home / "reports" / "smoke"
+    shutil.rmtree(reports)
+    shutil.rmtree(home / "mlartifacts")
+    (home / "mlflow.db").unlink()
+    command = [sys.executable, "-c", RUN_PLAIN, str(smoke_study), str(home)]
+    begun = (
+        lambda: len(list(reports.glob("*"))) > 2,
+        lambda: list(home.glob("mlartifacts/1/*/artifacts/arm.json")),  # the first arm is being logged
+    )
+    for so_far in begun:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(home))
+        while not so_far():
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+    assert not (home / "mlartifacts" / ".logged-smoke.json").exists()
+    (reports / ".index.html.123").write_text("half a page, by one that was killed")
+    assert run_plain(smoke_study, home) == {}
+    assert sorted(path.name for path in reports.iterdir()) == sorted(
+        p.name for p in (finished_home / "reports" / "smoke").iterdir()
+    )
+    assert Logged(home).values() == Logged(finished_home).values()

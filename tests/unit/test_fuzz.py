@@ -2,7 +2,7 @@
 
     RETAIN_FUZZ_CASES=10000 pytest tests/unit/test_fuzz.py
 
-tries so many cases of each property (50 unless set), anew every time; a failure prints what repeats it.
+tries so many cases in all (350 unless set), anew every time; a failure prints what repeats it.
 """
 
 import json
@@ -32,7 +32,9 @@ from retain_core.study import Study
 from retain_core.study_file import load_study
 from tests.conftest import ROOT, tree
 
-CASES = int(os.environ.get("RETAIN_FUZZ_CASES", "50"))
+KINDS = 7
+"""Sorts of files below, each with as many cases."""
+CASES = math.ceil(int(os.environ.get("RETAIN_FUZZ_CASES", "350")) / KINDS)
 fuzz = settings(
     max_examples=CASES, deadline=None, database=None, print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
