@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from retain_core.report.forest import in_points, interval_rows, placed, rule, symlog
-from retain_core.report.palette import GREY, rate_label, shapes
+from retain_core.report.palette import GREY, PAGE, Look, look, rate_label, shapes
 from retain_core.report.parts import Chart, Row
 from retain_core.report.results import Results
 from retain_core.report.words import counted, points
@@ -116,13 +116,17 @@ def plane(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
         between = {"x": {"field": "gain", **x}, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": _colour(results)}
         layers += [
             {"data": {"name": "bands"}, "mark": {"type": "area", "opacity": 0.14}, "encoding": between},
-            {"data": {"name": "bands"}, "mark": {"type": "rule", "opacity": 0.4, "strokeWidth": 1}, "encoding": between},
+            {
+                "data": {"name": "bands"},
+                "mark": {"type": "rule", "opacity": 0.4, "strokeWidth": 1},
+                "encoding": {**between, "strokeDash": _dash(results)},
+            },
         ]
     if datasets["fronts"]:
         at = {"x": {"field": "gain", **x}, "y": {"field": "drop", **y}, "order": {"field": "gain"}}
         layers += [
             {
-                "data": {"name": "fronts"}, "encoding": {**at, "color": _colour(results)},
+                "data": {"name": "fronts"}, "encoding": {**at, **_line(results)},
                 "mark": {"type": "line", "strokeWidth": 2},
             },
             {
@@ -151,20 +155,20 @@ def _scatter(
     rows = [row for row in datasets["checkpoints"] if row[key] is not None and row["drop"] is not None]
     if not rows:
         return None
-    shown = {"x": {"field": key, **x}, "y": {"field": "drop", **y}, "color": _colour(results)}
+    shown = {"x": {"field": key, **x}, "y": {"field": "drop", **y}}
     known = {"data": {"name": "checkpoints"}, "transform": [{"filter": f"datum.{key} != null && datum.drop != null"}]}
     exact = results.gain_key == "gain_exact"
     layers = [
         *behind,
         {
             **known, "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.22},
-            "encoding": {**shown, "detail": {"field": "arm"}, "order": {"field": "step"}},
+            "encoding": {**shown, "color": _colour(results), "detail": {"field": "arm"}, "order": {"field": "step"}},
         },
         {
             **known, "name": "marks",
-            "mark": {"type": "point", "filled": True, "opacity": 0.9, "stroke": "var(--paper)", "strokeWidth": 0.6},
+            "mark": {"type": "point", "opacity": 0.9},
             "encoding": {
-                **shown, "shape": _shape(results), "tooltip": _about_checkpoint(exact),
+                **shown, **_mark(results), "tooltip": _about_checkpoint(exact),
                 "size": {"condition": {"test": "datum.last", "value": 95}, "value": 30},
             },
         },
@@ -274,13 +278,13 @@ def curve(results: Results, datasets: dict[str, list[Row]], key: str, title: str
         },
         {
             "data": {"name": "cells"}, "transform": [known], "mark": {"type": "line", "strokeWidth": 2},
-            "encoding": {**shown, "color": _colour(results), "detail": {"field": "cell"}},
+            "encoding": {**shown, **_line(results), "detail": {"field": "cell"}},
         },
         {
-            "data": {"name": "cells"}, "transform": [known], "name": "marks", "mark": {"type": "point", "filled": True,
-            "opacity": 1, "size": 45},
+            "data": {"name": "cells"}, "transform": [known], "name": "marks",
+            "mark": {"type": "point", "opacity": 1, "size": 45},
             "encoding": {
-                **shown, "color": _colour(results), "shape": _shape(results),
+                **shown, **_mark(results),
                 "tooltip": [
                     {"field": "method", "title": "method"}, {"field": "rate", "title": "learning rate"},
                     {"field": "step", "title": "update"}, {"field": key, "title": f"{key}, mean (points)", "format": "+.1f"},
@@ -320,8 +324,8 @@ def law(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
         })  # fmt: skip
     layers.append({
         "data": {"name": "checkpoints"}, "transform": [{"filter": "datum.kl != null && datum.drop != null"}], "name": "marks",
-        "mark": {"type": "point", "filled": True, "opacity": 0.85, "size": 45},
-        "encoding": {"x": x, "y": y, "color": _colour(results), "shape": _shape(results), "tooltip": _about_checkpoint(False)},
+        "mark": {"type": "point", "opacity": 0.85, "size": 45},
+        "encoding": {"x": x, "y": y, **_mark(results), "tooltip": _about_checkpoint(False)},
     })  # fmt: skip
     arms = len({row["arm"] for row in rows})
     return Chart(
@@ -339,7 +343,7 @@ def _interval_rows(results: Results, rows: list[Row], data: str, title: str, roo
     """A forest in the colours and shapes of the study."""
     group = {"field": "benchmark", "title": "benchmark"} if data == "benchmarks" else {"field": "gain", "title": "gain"}
     return interval_rows(
-        rows, data, title, room=room, encoding={"color": _colour(results), "shape": _shape(results)},
+        rows, data, title, room=room, encoding=_mark(results), lines=_line(results),
         about=[{"field": "method", "title": "method"}, {"field": "rate", "title": "learning rate"}, group],
         after=[{"field": "right", "title": "lost, gained"}] if data == "benchmarks" else [],
     )  # fmt: skip
@@ -349,13 +353,43 @@ def _drop_axis(values: Iterable[float]) -> Row:
     return {"type": "quantitative", "title": "drop on the rest (points, compressed beyond 1)", **symlog(values)}
 
 
+def _looks(results: Results) -> dict[str, Look]:
+    """Method -> how it is drawn; grey what is no method of the study."""
+    extra = sorted({m["method"] for m in results.matched} - set(results.places))
+    grey = Look(GREY, GREY, PAGE, 0.6, [1, 0], 0)
+    return {method: look(place) for method, place in results.places.items()} | dict.fromkeys(extra, grey)
+
+
+def _by_method(looks: dict[str, Look], of: Callable[[Look], Any], legend: Row | None) -> Row:
+    scale = {"type": "ordinal", "domain": list(looks), "range": [of(one) for one in looks.values()]}
+    return {"field": "method", "type": "ordinal", "title": None, "scale": scale, "legend": legend}
+
+
 def _colour(results: Results) -> Row:
-    used = list(results.places)
-    scale = {"domain": used, "range": [f"var(--m{results.places[method]})" for method in used]}
-    if extra := sorted({m["method"] for m in results.matched} - set(used)):
-        scale = {"domain": [*scale["domain"], *extra], "range": [*scale["range"], *(GREY for _ in extra)]}
-    legend = {"symbolType": "circle", "symbolStrokeWidth": 0}
-    return {"field": "method", "type": "nominal", "title": None, "scale": scale, "legend": legend}
+    return _by_method(_of_lines(results), lambda one: one.colour, None)
+
+
+def _dash(results: Results) -> Row:
+    return _by_method(_of_lines(results), lambda one: one.dash, None)
+
+
+def _of_lines(results: Results) -> dict[str, Look]:
+    """In another order than those of marks: scales of one order share their legend, and lines have none."""
+    return dict(reversed(_looks(results).items()))
+
+
+def _line(results: Results) -> Row:
+    """Colour and dash of a line."""
+    return {"color": _colour(results), "strokeDash": _dash(results)}
+
+
+def _mark(results: Results) -> Row:
+    """Inside, outline and shape of a mark."""
+    looks, legend = _looks(results), {"symbolType": "circle"}
+    return {
+        "fill": _by_method(looks, lambda one: one.fill, legend), "stroke": _by_method(looks, lambda one: one.stroke, legend),
+        "strokeWidth": _by_method(looks, lambda one: one.width, legend), "shape": _shape(results),
+    }  # fmt: skip
 
 
 def _shape(results: Results) -> Row:

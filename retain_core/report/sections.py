@@ -112,7 +112,9 @@ def methods(results: Results, charts: dict[str, Chart]) -> list[Part]:
         METHOD, RATE, Column("gain", "gain", "points"), Column("gain_low,gain_high", "95 % interval", "interval"),
         Column("drop", "drop", "points"), Column("drop_low,drop_high", "95 % interval", "interval"),
         Column("gain_exact", "exact gain", "points"), Column("drop_far", "drop, far only", "points"),
-        Column("gain_by_seed", "gain, each seed", "each"), Column("drop_by_seed", "drop, each seed", "each"),
+    ]  # fmt: skip
+    further = [
+        METHOD, RATE, Column("gain_by_seed", "gain, each seed", "each"), Column("drop_by_seed", "drop, each seed", "each"),
         Column("kl_forward", "KL forward", "number"), Column("kl_reverse", "KL reverse", "number"),
         Column("weight_distance", "way from base", "number"), Column("style_distance", "style distance", "number"),
     ]  # fmt: skip
@@ -125,16 +127,23 @@ def methods(results: Results, charts: dict[str, Chart]) -> list[Part]:
     explained = (
         f"{gain}Drop: mean loss over {len(results.spec['retention'])} retention benchmarks, negative when they improved. "
         f"Far: without the benchmarks that share symbols or format with the target{near}. Exact gain: change of the "
-        "probability of a right answer at temperature 1. KL: to the base along sampled answers to target prompts, in nats "
-        "per token. Way from base: length of the weight change. Style distance: the base's loss on the training text, in "
-        "nats per token; empty where the policy writes the text itself."
+        "probability of a right answer at temperature 1."
+    )
+    distances = (
+        "KL: to the base along sampled answers to target prompts, in nats per token. Way from base: length of the weight "
+        "change. Style distance: the base's loss on the training text, in nats per token; empty where the policy writes the "
+        "text itself."
     )
     lead = (
         "In points, with 95 % intervals over items and seeds. Overlapping intervals do not mean that two methods are alike: "
         "contrasts decide that."
     )
     table = _table("methods", "Gain and drop of every method", columns, results.methods, "method_summary")
-    return [soft(lead), *table, soft(explained), *_chart(charts, "gain_drop_greedy")] if table else []
+    if not table:
+        return []
+    more = _table("seeds", "Every seed, and how far each method went", further, results.methods, "method_summary")
+    greedy = _chart(charts, "gain_drop_greedy")
+    return [soft(lead), *table, soft(explained), *greedy, *more, soft(distances)]
 
 
 def matched(results: Results, charts: dict[str, Chart]) -> list[Part]:

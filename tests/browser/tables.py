@@ -53,6 +53,7 @@ LAST = "(arm, step) IN (SELECT arm, max(step) FROM checkpoints WHERE alpha IS NU
 _TOLD = ("backend", "dtype", "decoding", "batch_size", "chat_template", "threads")
 RELATIONS = {
     "methods": "FROM method_summary WHERE role = 'method'",
+    "seeds": "FROM method_summary WHERE role = 'method'",
     "primary_benchmarks": "FROM contrast_benchmarks",
     "matched_gain": "FROM matched_gain",
     "contrasts": 'FROM contrasts WHERE NOT "primary"',

@@ -271,6 +271,11 @@ def test_a_phone_has_no_sideways_scroll(made, chromium: Browser):
         <= 390
     )
     assert all(len(marks(page, chart)) for chart in CHARTS)
+    for chart, rows_of in (("benchmarks", "benchmarks"), ("matched_gain", "matched")):
+        texts = page.locator(f"[data-chart={chart}] .mark-text text")
+        wanted = [row["label"] for row in json.loads(page.locator("#data").text_content())["datasets"][rows_of]]
+        assert set(wanted) <= {text.replace("\xa0", " ") for text in texts.all_text_contents()}, "a label is cut"
+        assert texts.evaluate_all("all => all.every(t => t.getBoundingClientRect().right <= 390)")
     context.close()
 
 
@@ -292,6 +297,11 @@ def test_paper_has_every_section_and_charts_that_fit(opened: Page, tmp_path):
     assert all(right <= 719 and 50 < height <= 980 for right, height in boxes)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 719
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    pixels = "getComputedStyle(document.getElementById('table-methods')).fontSize"
+    assert float(opened.evaluate(pixels).removesuffix("px")) * 72 / 96 >= 8
+    assert opened.evaluate("[...document.querySelectorAll('table')].every(t => t.getBoundingClientRect().right <= 719)")
+    swatch = "getComputedStyle(document.querySelector('.legend .swatch circle')).fill"
+    assert opened.evaluate(swatch) == "rgb(20, 106, 181)", "backgrounds are not printed, so the legend must not need them"
     opened.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert opened.locator("details:not([open])").count() > 0
 
