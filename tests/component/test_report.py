@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from retain_core.cost import parameter_count
+from retain_core.errors import InputError
 from retain_core.report import changed
 from retain_core.report.build import study_page, write_report
 from retain_core.report.exports import latex
@@ -261,6 +262,15 @@ def test_a_study_of_which_nothing_is_done_has_a_page(spoilt):
     assert "No checkpoint has been evaluated yet" in page
     assert "data-chart" not in page
     assert page.count("<section") >= 2
+
+
+def test_a_warehouse_of_another_version_is_one_sentence(made, tmp_path):
+    shutil.copy(made, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as con:
+        con.execute("UPDATE schema_version SET version = version - 1")
+        con.execute("DROP VIEW gain_drop")
+    with pytest.raises(InputError, match="another version of retain; `retain run`"):
+        write_report(tmp_path / "warehouse.duckdb", tmp_path, "made")
 
 
 def test_what_an_earlier_page_left_is_taken_away(finished_home, tmp_path):
