@@ -18,7 +18,7 @@ from retain_core.report.parts import Page
 from retain_core.report.results import Results, read_results
 from retain_core.report.sections import study_sections
 from retain_core.store import write_atomically
-from retain_core.warehouse.load import is_current
+from retain_core.warehouse.load import SCHEMA_VERSION
 from retain_core.warehouse.query import open_warehouse
 
 
@@ -27,12 +27,12 @@ def write_report(warehouse: Path, reports: Path, study: str) -> Path:
 
     Raises InputError when the warehouse does not have the study, or is that of another version of retain.
     """
-    if warehouse.is_file() and not is_current(warehouse):
-        raise InputError(
-            f"{warehouse} was written by another version of retain; `retain run` of any study of this home loads it anew, "
-            "from answers that are there"
-        )
     with open_warehouse(warehouse) as con:
+        if con.execute("SELECT version FROM schema_version").fetchone() != (SCHEMA_VERSION,):
+            raise InputError(
+                f"{warehouse} was written by another version of retain; `retain run` of any study of this home loads it anew, "
+                "from answers that are there"
+            )
         results = read_results(con, study)
         page = study_page(con, results, warehouse.parent / "artifacts")
     folder = reports / study
