@@ -240,6 +240,53 @@ def test_a_failed_control_withholds_and_is_told_first(spoilt):
     assert "as the study predicted" not in first
 
 
+def test_a_control_that_ran_and_failed_withholds_too(spoilt):
+    page = spoilt(
+        """UPDATE sample_scores SET score = 1 - score WHERE item % 10 = 0 AND metric_id = 1 AND evaluation_id IN (
+        SELECT evaluation_id FROM named_evaluations WHERE checkpoint LIKE 'made/learning_rate_0-%@80')""",
+        again=True,
+    )
+    first, rest = visible(page).split("<section", 1)
+    assert "No verdict, as control learning_rate_0 " in first
+    assert "Not all controls passed (learning_rate_0)" in first
+    line = next(part for part in rest.split('id="table-controls"')[1].split("<tr>") if part.startswith("<td>learning_rate_0"))
+    assert '<td class="bad">no' in line
+
+
+def test_a_failed_arm_is_named_with_its_error_and_the_rest_is_shown(spoilt):
+    page = spoilt("UPDATE arms SET status = 'failed', error = 'out of <memory>' WHERE arm = 'made/twin-lr0.0001-s1'")
+    first = visible(page).split("<section")[0]
+    assert "<b>1 of 22 arms are missing:</b> made/twin-lr0.0001-s1 (out of &lt;memory&gt;)." in first
+    assert {row["method"] for row in data(page)["datasets"]["cells"]} == {"harmful", "harmless", "dear", "twin"}
+    assert visible(page).count('class="plot"') == len(data(page)["charts"]) == 7
+
+
+def test_a_study_without_retention_benchmarks_shows_the_gain(spoilt):
+    page = spoilt("DELETE FROM study_benchmarks WHERE role = 'retention'", again=True)
+    first = visible(page).split("<section")[0]
+    assert "No retention benchmark was evaluated: there is no drop to show." in first
+    told = data(page)
+    assert {row["drop"] for row in told["datasets"]["checkpoints"]} == {None}
+    assert min(row["gain"] for row in told["datasets"]["checkpoints"]) != 0
+    assert "gain_over_training" in told["charts"]
+    assert not {"gain_drop", "benchmarks", "drop_over_training"} & set(told["charts"])
+
+
+def test_a_study_in_which_nothing_was_lost_says_so(spoilt, tmp_path):
+    page = spoilt(
+        """UPDATE sample_scores s SET score = b.score FROM named_evaluations e, sample_scores b
+        WHERE e.evaluation_id = s.evaluation_id AND b.evaluation_id = e.base_evaluation_id AND b.item = s.item
+        AND b.metric_id = s.metric_id AND s.item < 60000""",
+        again=True,
+    )
+    told = data(page)
+    assert {row["drop"] for row in told["datasets"]["checkpoints"]} == {0}
+    assert not re.findall(r"\b(nan|inf)\b", visible(page), re.IGNORECASE)
+    assert "as much as" in re.findall(r'(?s)<p class="answer" id="answer">(.*?)</p>', page)[0]
+    files = write_report(tmp_path / "warehouse.duckdb", tmp_path, "made").parent
+    assert (files / "gain_drop.svg").read_text().count("role-mark") > 3
+
+
 def test_a_study_half_done_shows_the_rest(spoilt):
     page = visible(spoilt("UPDATE arms SET status = 'missing' WHERE method IN ('harmful', 'twin')", again=True))
     assert "arms are missing" in page
