@@ -89,6 +89,7 @@ def _labels(y: Row) -> list[Row]:
         }
 
     return [
+        text("label", True, align="left", fontWeight="bold", stroke=PAGE, strokeWidth=4),
         text("label", True, align="left", fontWeight="bold", color=INKED),
         text("label", False, align="left", stroke=PAGE, strokeWidth=4), text("label", False, align="left", color=GREY),
         text("right", True, align="right", color=GREY), text("right", False, align="right", color=GREY),
