@@ -1,6 +1,6 @@
 """`make bench`: what retain costs beside doing the same without it. Ratios from interleaved pairs.
 
-python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation|resampling|warehouse] [--rows 1e8]
+python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation|resampling|warehouse|report] [--rows 1e8]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.pairs import HEAD, Row, compare
+from benchmarks.report import report
 from benchmarks.resampling import resampling
 from benchmarks.warehouse import DEFAULT_ROWS, warehouse
 from retain_core import workers
@@ -156,7 +157,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--only", choices=["warm", "flow", "evaluation", "resampling", "warehouse"])
+    parser.add_argument("--only", choices=["warm", "flow", "evaluation", "resampling", "warehouse", "report"])
     parser.add_argument(
         "--rows", type=lambda text: int(float(text)), nargs="+", default=DEFAULT_ROWS,
         help="sample rows of the warehouse; 1e8 needs 2 GB of disk and several minutes",
@@ -164,12 +165,15 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     folder = Path(tempfile.mkdtemp(prefix="retain-bench-"))
-    rows, further = [], []
+    rows, further, notes = [], [], []
     try:
         if chosen.only in (None, "resampling"):
             rows += resampling(chosen.pairs)
         if chosen.only in (None, "warehouse"):
             compared, further = warehouse(chosen.pairs, folder, chosen.rows)
+            rows += compared
+        if chosen.only in (None, "report"):
+            compared, notes = report(chosen.pairs, folder)
             rows += compared
         if chosen.only in (None, "evaluation"):
             rows.append(evaluation(chosen.pairs, folder))
@@ -181,7 +185,7 @@ def main() -> None:
             print(f"Prefect import and server start, apart: {seconds:.1f} s", file=sys.stderr)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(HEAD, *(row.text() for row in rows), *further, sep="\n")
+    print(HEAD, *(row.text() for row in rows), *further, *([""] if notes else []), *notes, sep="\n")
 
 
 if __name__ == "__main__":

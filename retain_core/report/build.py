@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 
+from retain_core.errors import InputError
 from retain_core.report.changed import read_changed
 from retain_core.report.charts import study_charts
 from retain_core.report.exports import exported
@@ -17,15 +18,21 @@ from retain_core.report.parts import Page
 from retain_core.report.results import Results, read_results
 from retain_core.report.sections import study_sections
 from retain_core.store import write_atomically
+from retain_core.warehouse.load import SCHEMA_VERSION
 from retain_core.warehouse.query import open_warehouse
 
 
 def write_report(warehouse: Path, reports: Path, study: str) -> Path:
     """Write the page of a study and the files beside it. Returns where the page is.
 
-    Raises InputError when the warehouse does not have the study.
+    Raises InputError when the warehouse does not have the study, or is that of another version of retain.
     """
     with open_warehouse(warehouse) as con:
+        if con.execute("SELECT version FROM schema_version").fetchone() != (SCHEMA_VERSION,):
+            raise InputError(
+                f"{warehouse} was written by another version of retain; `retain run` of any study of this home loads it anew, "
+                "from answers that are there"
+            )
         results = read_results(con, study)
         page = study_page(con, results, warehouse.parent / "artifacts")
     folder = reports / study

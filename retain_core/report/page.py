@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from retain_core.report.palette import variables
+from retain_core.report.palette import look, variables
 from retain_core.report.parts import Page
 from retain_core.report.vega import bundle, for_page
 
@@ -30,7 +30,7 @@ def render(page: Page) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(autoescape=True, loader=PackageLoader("retain_core.report"), trim_blocks=True)
-    environment.globals["shapes"] = SHAPE_PATHS
+    environment.globals |= {"shapes": SHAPE_PATHS, "look": look}
     style, scripts = _style(), [bundle(), _static("page.js")]
     return environment.get_template("page.html.j2").render(
         page=page, style=Markup(style), policy=policy([style], scripts), bundle=Markup(scripts[0]), script=Markup(scripts[1]),
@@ -64,14 +64,11 @@ def json_block(value: Any) -> str:
 def _style() -> str:
     """The style sheet with the colours of both themes; paper is light."""
     light, dark = (_declared(theme) for theme in ("light", "dark"))
-    swatches = " ".join(
-        f".m{i} {{ background: var(--m{i}) }}" for i in range(len([c for c in variables("light") if c[0] == "m"]))
-    )
     head = (
         f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n@media print {{ :root "
         "{ color-scheme: light } }\n"
     )
-    return f"{head}{_static('page.css')}{swatches}\n"
+    return f"{head}{_static('page.css')}"
 
 
 def _declared(theme: str) -> str:

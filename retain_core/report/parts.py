@@ -159,7 +159,7 @@ class Page:
     head: Head
     sections: Sequence[Section]
     colours: dict[str, int]
-    """Method -> place of its colour."""
+    """Method -> its place, which says how it looks."""
     rates: dict[str, str]
     """Learning rate -> shape."""
     datasets: dict[str, list[Row]]

@@ -80,7 +80,7 @@ class Results:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Method -> place of its colour, by the order in the study file: the same everywhere."""
+        """Method -> its place, by the order in the study file: the same everywhere."""
         return places([*(m["label"] for m in self.spec["methods"]), *(p["method"] for p in self.points)])
 
     @property

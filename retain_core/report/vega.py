@@ -18,6 +18,8 @@ VERSION = "6.4"
 SCHEMA = f"https://vega.github.io/schema/vega-lite/v{VERSION.split('.')[0]}.json"
 FILE_WIDTH = 620
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+FILE_FONT = "'Liberation Sans', Arial, Helvetica, sans-serif"
+"""Of files, whose words are measured when they are written: in these the letters are equally wide."""
 CONFIG: dict[str, Any] = {
     "background": None,
     "font": FONT,
@@ -27,9 +29,11 @@ CONFIG: dict[str, Any] = {
         "tickColor": "var(--line)", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8,
     },
     "text": {"color": "var(--ink)", "fontSize": 12},
-    "legend": {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontSize": 12,
-    "orient": "bottom",
-               "columns": 4, "columnPadding": 16, "symbolOpacity": 1, "labelLimit": 200},
+    "legend": {
+        "labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontSize": 12, "orient": "bottom",
+        "columns": 3, "columnPadding": 16, "symbolOpacity": 1, "labelLimit": 200,
+        "layout": {"bottom": {"direction": "vertical", "anchor": "start", "margin": 8}},
+    },
     "title": {"color": "var(--ink)", "fontSize": 13, "fontWeight": "normal", "anchor": "start", "subtitleColor": "var(--soft)",
               "subtitleFontSize": 12},
 }  # fmt: skip
@@ -59,7 +63,7 @@ def to_svg(chart: Chart, datasets: dict[str, list[Row]]) -> str:
     spec = {
         "$schema": SCHEMA,
         "title": {"text": chart.title, "subtitle": chart.n},
-        **chart.spec, "width": FILE_WIDTH, "config": {**CONFIG, "background": "white"},
+        **chart.spec, "width": FILE_WIDTH, "config": {**CONFIG, "background": "white", "font": FILE_FONT},
     }  # fmt: skip
     return str(vl_convert.vegalite_to_svg({**_resolved(spec, colours), "datasets": named}, vl_version=VERSION))
 

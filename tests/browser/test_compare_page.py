@@ -15,7 +15,8 @@ from retain_core.compare.page import write_page
 from retain_core.compare.text import points
 from retain_core.warehouse.query import open_warehouse
 from tests.browser.conftest import Watched
-from tests.browser.test_report import EVIL, RTL, drawn, signed
+from tests.browser.tables import signed
+from tests.browser.test_report import EVIL, RTL, drawn
 from tests.conftest import ROOT
 from tests.synthetic import Truth, fill, made_scores
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from retain_core.arms import rate_text
+from retain_core.hypotheses.studies import questions
 from retain_core.report.build import write_report
 from tests.browser.conftest import Watched
-from tests.synthetic import METHODS, fill, made_scores
+from tests.browser.tables import LAST, PLANTED, RELATIONS, check_tables, rows
+from tests.conftest import ROOT
+from tests.synthetic import METHODS, fill, made_scores, made_sequence
 
 pytestmark = pytest.mark.browser
 
@@ -43,6 +46,17 @@ def made(tmp_path_factory) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def sequence(tmp_path_factory) -> Path:
+    """A home with a made-up sequence of targets, under the name of a study of the hypothesis ledger."""
+    home = tmp_path_factory.mktemp("sequence")
+    (name,) = (question.study["study"] for question in questions() if question.name == "replay")
+    scores = made_sequence({name: METHODS[name] for name in ("harmful", "harmless")}, primary=PRIMARY, study=name)
+    fill(home / "warehouse.duckdb", scores).close()
+    write_report(home / "warehouse.duckdb", home / "reports", name)
+    return home
+
+
 @pytest.fixture
 def opened(made, watched: Watched) -> Page:
     """The page with all its charts drawn."""
@@ -52,79 +66,6 @@ def opened(made, watched: Watched) -> Page:
 def drawn(page: Page) -> Page:
     page.wait_for_selector("body[data-drawn=yes]", timeout=120_000)
     return page
-
-
-def rows(warehouse: Path, sql: str) -> list[dict[str, Any]]:
-    with duckdb.connect(str(warehouse), read_only=True) as con:
-        found = con.execute(sql)
-        names = [d[0] for d in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
-
-def signed(value: float | None) -> str:
-    return "-" if value is None else f"{round(value * 100, 1) + 0.0:+.1f}"
-
-
-def three(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def or_empty(form: Callable[[Any], str]) -> Callable[[Any], str]:
-    return lambda value: "" if value is None else form(value)
-
-
-WRITTEN: dict[str, Callable[..., str]] = {
-    "text": or_empty(str), "long": or_empty(str), "method": or_empty(str), "code": or_empty(str), "rate": or_empty(rate_text),
-    "points": signed, "each": lambda values: ", ".join(map(signed, values)), "number": three,
-    "percent": or_empty(lambda v: f"{v * 100:.1f}"),
-    "interval": lambda low, high: "" if low is None else f"[{signed(low)}, {signed(high)}]",
-    "numbers": lambda low, high: "" if low is None else f"[{three(low)}, {three(high)}]",
-    "count": or_empty(lambda v: f"{v:,}"), "p": or_empty(lambda p: "< 0.0001" if p < 0.0001 else f"{p:.4f}"),
-    "score": or_empty(lambda v: f"{v:.4f}"), "tiny_points": or_empty(lambda v: f"{v * 100:.4f}"),
-    "yes": or_empty(lambda v: "yes" if v else "no"), "passed": lambda v: "not run" if v is None else "yes" if v else "no",
-}  # fmt: skip
-"""How the page must write a value, written down a second time."""
-LAST = "(arm, step) IN (SELECT arm, max(step) FROM checkpoints GROUP BY arm)"
-RELATIONS = {
-    "methods": "FROM method_summary WHERE role = 'method'",
-    "primary_benchmarks": "FROM contrast_benchmarks",
-    "matched_gain": "FROM matched_gain",
-    "contrasts": 'FROM contrasts WHERE NOT "primary"',
-    "kl_law": "FROM kl_law",
-    "controls": "FROM controls",
-    "base": "SELECT s.*, role, near FROM scores s JOIN study_benchmarks b USING (study, benchmark) WHERE arm = 'made/base'",
-    "per_benchmark": f"""SELECT f.*, i.low, i.high FROM (
-        SELECT benchmark, any_value(near) AS near, method, learning_rate, any_value(n) AS n, count(*) AS seeds,
-               any_value(base_score) AS base_score, avg(score) AS score, avg("drop") AS "drop", sum(lost)::BIGINT AS lost,
-               sum(gained)::BIGINT AS gained
-        FROM forgetting JOIN arms USING (study, arm, method, learning_rate) WHERE role = 'method' AND {LAST}
-        GROUP BY benchmark, method, learning_rate) f
-        JOIN intervals i USING (method, learning_rate) WHERE i.quantity = 'drop/' || f.benchmark""",
-}
-"""Where the rows of every table with figures come from, asked without the code of the page."""
-UNASKED = {"power", "settings", "provenance", "ledger", "audits", "noise_floor", "sequences"}
-"""Text, or not in this study."""
-
-
-def check_tables(page: Page, warehouse: Path) -> int:
-    """Every cell of every table with figures is what SQL says. Returns how many cells."""
-    tables = page.eval_on_selector_all("table", """tables => tables.map(t => ({
-        name: t.id.slice(6),
-        columns: [...t.querySelectorAll("th")].map(h => [h.dataset.keys.split(","), h.dataset.kind]),
-        cells: [...t.querySelectorAll("tbody tr")].map(r => [...r.cells].map(c => c.textContent)),
-    }))""")  # fmt: skip
-    assert {table["name"] for table in tables} <= set(RELATIONS) | UNASKED
-    assert set(RELATIONS) <= {table["name"] for table in tables}
-    seen = 0
-    for table in tables:
-        if table["name"] in RELATIONS:
-            known = [
-                [WRITTEN[kind](*(row[key] for key in keys)) for keys, kind in table["columns"]]
-                for row in rows(warehouse, RELATIONS[table["name"]])
-            ]
-            assert sorted(table["cells"]) == sorted(known), table["name"]
-            seen += sum(map(len, table["cells"]))
-    return seen
 
 
 def marks(page: Page, chart: str) -> list[dict[str, Any]]:
@@ -202,24 +143,41 @@ def test_the_page_opens_alone_and_without_an_error(finished_home, watched: Watch
     assert (watched.errors, watched.outside) == ([], [])
 
 
+def test_every_cell_of_every_table_is_what_sql_says_and_follows_it(made, sequence, finished_home, watched: Watched, tmp_path):
+    compared, changed = dict[str, int](), set[str]()
+    for home in (made, sequence, finished_home):
+        (page,) = (home / "reports").glob("*/index.html")
+        before = check_tables(watched.open(page), home / "warehouse.duckdb")
+        spoilt = Path(shutil.copy(home / "warehouse.duckdb", tmp_path / "warehouse.duckdb"))
+        with duckdb.connect(str(spoilt)) as con:
+            for statement in PLANTED:
+                con.execute(statement)
+        after = check_tables(watched.open(write_report(spoilt, tmp_path, page.parent.name)), spoilt)
+        assert before.keys() <= after.keys()
+        changed |= {name for name in after if before.get(name) != after[name]}
+        compared |= {name: sum(map(len, before[name])) for name in before}
+    files = re.findall(r"`(\w+)\.csv`", (ROOT / "docs" / "report.md").read_text())
+    assert compared.keys() == changed == set(files) - {"checkpoints", "changed"}, "a table without a comparison"
+    assert min(compared.values()) > 0
+    assert (watched.errors, watched.outside) == ([], [])
+
+
 def test_the_page_is_what_sql_says_and_follows_it(made, opened: Page, watched: Watched, tmp_path):
     warehouse = made / "warehouse.duckdb"
-    assert check_tables(opened, warehouse) > 400
+    assert sum(len(row) for cells in check_tables(opened, warehouse).values() for row in cells) > 400
     check_charts(opened, warehouse)
     before = check_headline(opened, warehouse)
     changed = Path(shutil.copy(warehouse, tmp_path / "warehouse.duckdb"))
     with duckdb.connect(str(changed)) as con:
-        con.execute('UPDATE comparisons SET "drop" = "drop" + 0.0321, score = score - 0.0321')
-        con.execute(
-            'UPDATE contrasts SET diff = diff + 0.111, ci_low = ci_low + 0.111, ci_high = ci_high + 0.111 WHERE "primary"'
-        )
-        con.execute('UPDATE matched SET "drop" = "drop" + 0.05')
+        for statement in PLANTED:
+            con.execute(statement)
     drawn(watched.open(write_report(changed, tmp_path, "made")))
-    check_tables(opened, changed)
     check_charts(opened, changed)
     assert check_headline(opened, changed) != before
     with pytest.raises(AssertionError):
         check_tables(opened, warehouse)
+    with pytest.raises(AssertionError):
+        check_charts(opened, warehouse)
     assert (watched.errors, watched.outside) == ([], [])
 
 
@@ -313,6 +271,11 @@ def test_a_phone_has_no_sideways_scroll(made, chromium: Browser):
         <= 390
     )
     assert all(len(marks(page, chart)) for chart in CHARTS)
+    for chart, rows_of in (("benchmarks", "benchmarks"), ("matched_gain", "matched")):
+        texts = page.locator(f"[data-chart={chart}] .mark-text text")
+        wanted = [row["label"] for row in json.loads(page.locator("#data").text_content())["datasets"][rows_of]]
+        assert set(wanted) <= {text.replace("\xa0", " ") for text in texts.all_text_contents()}, "a label is cut"
+        assert texts.evaluate_all("all => all.every(t => t.getBoundingClientRect().right <= 390)")
     context.close()
 
 
@@ -334,6 +297,11 @@ def test_paper_has_every_section_and_charts_that_fit(opened: Page, tmp_path):
     assert all(right <= 719 and 50 < height <= 980 for right, height in boxes)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 719
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    pixels = "getComputedStyle(document.getElementById('table-methods')).fontSize"
+    assert float(opened.evaluate(pixels).removesuffix("px")) * 72 / 96 >= 8
+    assert opened.evaluate("[...document.querySelectorAll('table')].every(t => t.getBoundingClientRect().right <= 719)")
+    swatch = "getComputedStyle(document.querySelector('.legend .swatch circle')).fill"
+    assert opened.evaluate(swatch) == "rgb(20, 106, 181)", "backgrounds are not printed, so the legend must not need them"
     opened.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert opened.locator("details:not([open])").count() > 0
 

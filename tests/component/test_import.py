@@ -384,7 +384,7 @@ def test_the_page_of_an_imported_study(home):
     page = (home / "reports" / "pets" / "index.html").read_text()
     assert "What did teaching sums cost?" in page
     assert "declares no contrast" in page
-    line = next(part for part in page.split("<tr>") if "</span>tuned<td" in part)
+    line = next(part for part in page.split("<tr>") if "</svg>tuned<td" in part)
     assert "-52.1" in line
     both(EXAMPLES / "base", EXAMPLES / "tuned", study="plain")
     other = write_report(home / "warehouse.duckdb", home / "reports", "plain").read_text()

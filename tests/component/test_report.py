@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 
 from retain_core.cost import parameter_count
+from retain_core.errors import InputError
 from retain_core.report import changed
 from retain_core.report.build import study_page, write_report
 from retain_core.report.exports import latex
 from retain_core.report.page import json_block, render
-from retain_core.report.palette import DARK, LIGHT, PAPER
+from retain_core.report.palette import DARK, LIGHT, PAPER, look, places
 from retain_core.report.results import read_results
 from retain_core.report.words import amount, interval, points, span, where
 from retain_core.study_file import load_study
 from retain_core.warehouse.query import open_warehouse
 from tests.conftest import ROOT
-from tests.synthetic import METHODS, TARGET, analyse_again, fill, made_scores
+from tests.synthetic import METHODS, TARGET, Truth, analyse_again, fill, made_scores
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{{7*7}}"
 RTL = "\u05e9\u05dc\u05d5\u05dd \u202e\U0001f469\u200d\U0001f680 100 %"
@@ -114,9 +115,11 @@ def test_every_method_stands_in_the_table_with_every_seed(page, warehouse):
     rows = warehouse.execute("SELECT method, gain, \"drop\", gain_by_seed FROM method_summary WHERE role = 'method'").fetchall()
     assert len(rows) == 2
     for method, gain, drop, by_seed in rows:
-        line = next(part for part in page.split("<tr>") if f"</span>{method}<td" in part)
-        for value in (gain, drop, *by_seed):
-            assert points(value) in line
+        for name, values in (("methods", (gain, drop)), ("seeds", by_seed)):
+            table = page.split(f'id="table-{name}"')[1].split("</table>")[0]
+            line = next(part for part in table.split("<tr>") if f"</svg>{method}<td" in part)
+            for value in values:
+                assert points(value) in line
 
 
 def test_the_page_has_the_controls_and_the_provenance(page):
@@ -237,11 +240,58 @@ def test_a_failed_control_withholds_and_is_told_first(spoilt):
     assert "as the study predicted" not in first
 
 
+def test_a_control_that_ran_and_failed_withholds_too(spoilt):
+    page = spoilt(
+        """UPDATE sample_scores SET score = 1 - score WHERE item % 10 = 0 AND metric_id = 1 AND evaluation_id IN (
+        SELECT evaluation_id FROM named_evaluations WHERE checkpoint LIKE 'made/learning_rate_0-%@80')""",
+        again=True,
+    )
+    first, rest = visible(page).split("<section", 1)
+    assert "No verdict, as control learning_rate_0 " in first
+    assert "Not all controls passed (learning_rate_0)" in first
+    line = next(part for part in rest.split('id="table-controls"')[1].split("<tr>") if part.startswith("<td>learning_rate_0"))
+    assert '<td class="bad">no' in line
+
+
+def test_a_failed_arm_is_named_with_its_error_and_the_rest_is_shown(spoilt):
+    page = spoilt("UPDATE arms SET status = 'failed', error = 'out of <memory>' WHERE arm = 'made/twin-lr0.0001-s1'")
+    first = visible(page).split("<section")[0]
+    assert "<b>1 of 22 arms are missing:</b> made/twin-lr0.0001-s1 (out of &lt;memory&gt;)." in first
+    assert {row["method"] for row in data(page)["datasets"]["cells"]} == {"harmful", "harmless", "dear", "twin"}
+    assert visible(page).count('class="plot"') == len(data(page)["charts"]) == 7
+
+
+def test_a_study_without_retention_benchmarks_shows_the_gain(spoilt):
+    page = spoilt("DELETE FROM study_benchmarks WHERE role = 'retention'", again=True)
+    first = visible(page).split("<section")[0]
+    assert "No retention benchmark was evaluated: there is no drop to show." in first
+    told = data(page)
+    assert {row["drop"] for row in told["datasets"]["checkpoints"]} == {None}
+    assert min(row["gain"] for row in told["datasets"]["checkpoints"]) != 0
+    assert "gain_over_training" in told["charts"]
+    assert not {"gain_drop", "benchmarks", "drop_over_training"} & set(told["charts"])
+
+
+def test_a_study_in_which_nothing_was_lost_says_so(spoilt, tmp_path):
+    page = spoilt(
+        """UPDATE sample_scores s SET score = b.score FROM named_evaluations e, sample_scores b
+        WHERE e.evaluation_id = s.evaluation_id AND b.evaluation_id = e.base_evaluation_id AND b.item = s.item
+        AND b.metric_id = s.metric_id AND s.item < 60000""",
+        again=True,
+    )
+    told = data(page)
+    assert {row["drop"] for row in told["datasets"]["checkpoints"]} == {0}
+    assert not re.findall(r"\b(nan|inf)\b", visible(page), re.IGNORECASE)
+    assert "as much as" in re.findall(r'(?s)<p class="answer" id="answer">(.*?)</p>', page)[0]
+    files = write_report(tmp_path / "warehouse.duckdb", tmp_path, "made").parent
+    assert (files / "gain_drop.svg").read_text().count("role-mark") > 3
+
+
 def test_a_study_half_done_shows_the_rest(spoilt):
     page = visible(spoilt("UPDATE arms SET status = 'missing' WHERE method IN ('harmful', 'twin')", again=True))
     assert "arms are missing" in page
     assert "There is no verdict on <b>harmful</b> and <b>harmless</b>" in page
-    assert "</span>harmless<td" in page.split('id="table-methods"')[1].split("</table>")[0]
+    assert "</svg>harmless<td" in page.split('id="table-methods"')[1].split("</table>")[0]
 
 
 def test_a_study_of_which_nothing_is_done_has_a_page(spoilt):
@@ -259,6 +309,15 @@ def test_a_study_of_which_nothing_is_done_has_a_page(spoilt):
     assert "No checkpoint has been evaluated yet" in page
     assert "data-chart" not in page
     assert page.count("<section") >= 2
+
+
+def test_a_warehouse_of_another_version_is_one_sentence(made, tmp_path):
+    shutil.copy(made, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as con:
+        con.execute("UPDATE schema_version SET version = version - 1")
+        con.execute("DROP VIEW gain_drop")
+    with pytest.raises(InputError, match="another version of retain; `retain run`"):
+        write_report(tmp_path / "warehouse.duckdb", tmp_path, "made")
 
 
 def test_what_an_earlier_page_left_is_taken_away(finished_home, tmp_path):
@@ -351,6 +410,36 @@ def test_colours_stand_out_and_apart(theme, colours):
     for sight in BLIND:
         apart = min(np.linalg.norm(lab(a, sight) - lab(b, sight)) for a, b in itertools.combinations(colours, 2))
         assert apart > 12, sight
+
+
+def test_no_two_of_36_methods_look_alike():
+    looks = [look(place) for place in places(f"method_{i}" for i in range(36)).values()]
+    assert len({(one.fill, one.stroke) for one in looks}) == len({(one.colour, *one.dash) for one in looks}) == 36
+
+
+def test_a_method_looks_the_same_in_every_chart_and_in_the_legend(tmp_path):
+    names = [f"method_{i}" for i in range(11)]
+    fill(tmp_path / "warehouse.duckdb", made_scores({name: Truth(drop=0.1) for name in names}, seeds=(0, 1), n=60)).close()
+    page = page_of(tmp_path / "warehouse.duckdb")
+    wanted = {name: look(i) for i, name in enumerate(names)}
+    scales = [scale for chart in data(page)["charts"].values() for scale in method_scales(chart)]
+    assert {channel for channel, _ in scales} == {"color", "strokeDash", "fill", "stroke", "strokeWidth"}
+    of = {"color": "colour", "strokeDash": "dash", "strokeWidth": "width"}
+    for channel, scale in scales:
+        for name, said in zip(scale["domain"], scale["range"], strict=True):
+            assert said == getattr(wanted[name], of.get(channel, channel)), (channel, name)
+    for name in names:
+        assert re.search(rf'<circle r="." style="fill: {re.escape(wanted[name].fill)}[;"][^<]*</circle></svg>{name}<', page)
+
+
+def method_scales(value):
+    """Every scale of the methods in a specification, with its channel."""
+    if isinstance(value, list):
+        return [found for inner in value for found in method_scales(inner)]
+    if not isinstance(value, dict):
+        return []
+    own = [(k, v["scale"]) for k, v in value.items() if isinstance(v, dict) and v.get("field") == "method" and "scale" in v]
+    return own + [found for inner in value.values() for found in method_scales(inner)]
 
 
 def test_the_target_is_named_on_the_axes(made):

@@ -41,14 +41,14 @@ function walk(plot) {
   plot.addEventListener("blur", hide);
 }
 
-// Where there is little room, long labels are cut and the text at the right is left to the table.
+// Where there is little room, labels stand above their marks instead of beside them.
 const narrow = window.matchMedia("(max-width: 40rem)");
 function fitted(spec) {
   const said = spec.usermeta && spec.usermeta.narrow;
   if (!said || !narrow.matches) return spec;
   const layer = structuredClone(spec.layer).filter((part) => part.mark.type !== "text");
-  for (const part of layer) if (part.encoding.y && part.encoding.y.axis) part.encoding.y.axis.labelLimit = said.labelLimit;
-  return { ...spec, padding: said.padding, layer };
+  for (const part of layer) if (part.encoding.y && part.encoding.y.axis) part.encoding.y.axis = null;
+  return { ...spec, padding: said.padding, height: said.height, layer: [layer[0], ...said.layer, ...layer.slice(1)] };
 }
 
 async function draw(plot) {
@@ -118,13 +118,24 @@ function changedAnswers() {
   refresh();
 }
 
-// On paper everything is open.
+// On paper everything is open; charts are as wide as the page and forests lower, so that their words stay of one size.
+const PAPER = 690;
+const heights = {};
 let opened = [];
 window.addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];
   for (const part of opened) part.open = true;
+  for (const [name, view] of Object.entries(views)) {
+    const { height } = (data.charts[name].usermeta || {}).paper || {};
+    heights[name] = view.height();
+    view.width(PAPER).height(height || view.height()).run();
+  }
 });
-window.addEventListener("afterprint", () => { for (const part of opened) part.open = false; });
+window.addEventListener("afterprint", () => {
+  for (const part of opened) part.open = false;
+  for (const [name, view] of Object.entries(views)) view.height(heights[name]);
+  window.dispatchEvent(new Event("resize"));
+});
 
 changedAnswers();
 // One after the other, the first screen first, so that the page can be read meanwhile; `document.body.dataset.drawn` says when all are there.
