@@ -127,6 +127,9 @@ class Method:
         """Kill at a point, run again, compare."""
         home = self.home(str(number))
         code, _ = killed(self.study, home, home / "progress", point)
+        if code == 0 and point.after is not None:  # it was faster this time than the kill; now it waits for it
+            shutil.rmtree(home)
+            return self.fault(number, Point(point.line, None))
         before = lines_of(home / "progress")
         last = before[-1][1] if before else "start"
         phase = "optimizer step" if last.startswith("update ") else last.split(":")[0]
