@@ -1,6 +1,6 @@
 """`make bench`: what retain costs beside doing the same without it. Ratios from interleaved pairs.
 
-python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation|resampling|warehouse|report] [--rows 1e8]
+python -m benchmarks.bench [--pairs 7] [--only warm|flow|evaluation|resume|resampling|warehouse|report] [--rows 1e8]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.pairs import HEAD, Row, compare
 from benchmarks.report import report
 from benchmarks.resampling import resampling
+from benchmarks.resume import resume
 from benchmarks.warehouse import DEFAULT_ROWS, warehouse
 from retain_core import workers
 from retain_core.run import open_study, run_all
@@ -157,7 +158,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--only", choices=["warm", "flow", "evaluation", "resampling", "warehouse", "report"])
+    parser.add_argument("--only", choices=["warm", "flow", "evaluation", "resume", "resampling", "warehouse", "report"])
     parser.add_argument(
         "--rows", type=lambda text: int(float(text)), nargs="+", default=DEFAULT_ROWS,
         help="sample rows of the warehouse; 1e8 needs 2 GB of disk and several minutes",
@@ -177,6 +178,8 @@ def main() -> None:
             rows += compared
         if chosen.only in (None, "evaluation"):
             rows.append(evaluation(chosen.pairs, folder))
+        if chosen.only in (None, "resume"):
+            rows.append(resume(chosen.pairs, folder))
         if chosen.only in (None, "warm"):
             rows.append(warm(chosen.pairs, folder))
         if chosen.only in (None, "flow"):
