@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Two processes, each with whole files of tests, so that what a file sets up is set up once.
+TESTS  := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 # Tokens are found by their form. Hashes look random too, so detectors by randomness and by variable name would only be noise.
 SECRETS := -p .ci/hugging_face.py --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString \
 	--disable-plugin KeywordDetector --exclude-secrets '^(secret|password)$$'
@@ -26,10 +28,10 @@ demo: $(READY) ## run studies/lab.yaml end to end (about ten minutes on two core
 	@$(BIN)/retain run studies/lab.yaml
 
 test: $(READY) ## the test suite without the slow part
-	@$(BIN)/pytest -m "not slow and not gpu"
+	@$(TESTS) -m "not slow and not gpu"
 
 test-all: $(READY) ## every test that needs no accelerator
-	@$(BIN)/pytest -m "not gpu"
+	@$(TESTS) -m "not gpu"
 
 bench: $(READY) ## timings as ratios, medians of interleaved pairs
 	@$(BIN)/python -m benchmarks.bench
@@ -40,7 +42,7 @@ bench-full: $(READY) ## the whole demo against a plain script, once (over half a
 coverage: $(READY) ## how often every interval holds the truth, in simulated worlds (about ten minutes on two cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
-faults: $(READY) ## fuzz what is read; kill trainings at random points, run them again, count what is lost (over half an hour)
+faults: $(READY) ## fuzz what is read; kill trainings at random points, run them again, count what is lost (about 15 minutes on two cores)
 	@RETAIN_FUZZ_CASES=10000 $(BIN)/pytest tests/unit/test_fuzz.py --timeout=3600
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults.kill --points 20 --seed 0
 

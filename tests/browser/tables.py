@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from playwright.sync_api import Page
 
 from retain_core import __version__
@@ -15,12 +14,13 @@ from retain_core.arms import rate_text
 from retain_core.hypotheses.ledger import POWERED
 from retain_core.hypotheses.studies import questions
 from retain_core.stats.power import can_see_loss, detectable_from_interval
+from retain_core.warehouse.query import open_warehouse
 
 Row = dict[str, Any]
 
 
 def rows(warehouse: Path, sql: str) -> list[Row]:
-    with duckdb.connect(str(warehouse), read_only=True) as con:
+    with open_warehouse(warehouse) as con:
         found = con.execute(sql)
         names = [d[0] for d in found.description]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
