@@ -124,15 +124,29 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def prefect_server(flow_home: tuple[Path, object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prefect server with its UI, on a copy of what that flow left behind."""
+    """The address of a real Prefect server with its UI, on a copy of what that flow left behind. Only to be read."""
     home = tmp_path_factory.mktemp("server")
     shutil.copytree(flow_home[0] / "prefect", home / "prefect")
+    with serving_prefect(home) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def fresh_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Prefect server on which nothing has run yet."""
+    with serving_prefect(tmp_path_factory.mktemp("fresh")) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving_prefect(home: Path, **more: str) -> Iterator[str]:
+    """The address of a real Prefect server whose database lies in a home."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    more = {"PREFECT_UI_API_URL": f"{address}/api", "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"}
+    more = {"PREFECT_UI_API_URL": f"{address}/api", "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"} | more
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(command, env=environment(home) | more, stdout=log, stderr=log)
     try:

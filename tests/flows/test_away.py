@@ -60,7 +60,7 @@ def test_what_mlflow_missed_is_logged_later_and_once(home, smoke_study, mlflow, 
         assert run_with(door, home, smoke_study) == {}
         if "did not take the results" not in caplog.text:
             break
-    assert door.lost > lost + 3
+    assert door.lost > lost
     assert Logged(folder).values() == Logged(finished_home).values()
 
 
@@ -96,8 +96,8 @@ def test_a_study_runs_where_prefect_does_not_answer(home, smoke_study, tmp_path)
     assert said.count("Prefect's API does not answer") == 1
 
 
-def test_a_study_goes_on_when_prefect_goes_away_in_the_middle(home, smoke_study, tmp_path, prefect_server):
-    door = Door(prefect_server)
+def test_a_study_goes_on_when_prefect_goes_away_in_the_middle(home, smoke_study, tmp_path, fresh_prefect):
+    door = Door(fresh_prefect)
     log = home / "logs" / "smoke" / "sft_in_style-lr1e-3-s0.log"
     process = begin(more(smoke_study, tmp_path), home, door.address, PREFECT_CLIENT_MAX_RETRIES="1")
     while not log.exists():
