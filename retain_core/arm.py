@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from retain_core.arms import ArmSpec, Checkpoint, weights_key
+from retain_core.devices import reserved
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
 from retain_core.provenance import git_sha
 from retain_core.settings import RESUME_SECONDS, settings
@@ -35,12 +36,12 @@ def run_arm(spec: ArmSpec, store: Store, every: float = RESUME_SECONDS) -> None:
 
     The same inputs give the same weights, so an evaluation that is missing while its weights are
     gone is made good by training again. `every` is the seconds from one state to resume from to the next. While another
-    process runs the same arm, this one waits.
+    process runs the same arm, or others have all accelerators, this one waits.
     """
     import torch
 
     torch.set_num_threads(spec.threads)
-    with store.leased(f"arm-{spec.key}"):
+    with store.leased(f"arm-{spec.key}"), reserved():
         missing: Missing = {
             c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
         }

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from retain_core.canonical import digest
+from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
@@ -184,11 +183,6 @@ def computed_by(*packages: str) -> dict[str, Any]:
         "platform": f"{platform.system()}-{platform.machine()}".lower() + ("-cuda" if has_cuda() else ""),
         "versions": {name: version(name) for name in packages},
     }
-
-
-def has_cuda() -> bool:
-    """Whether this process can use an NVIDIA GPU; asked of the system, because torch is slow to import."""
-    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1")
 
 
 def rate_text(rate: float) -> str:

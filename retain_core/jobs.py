@@ -10,6 +10,7 @@ from typing import Any
 
 from retain_core.arm import run_arm
 from retain_core.arms import ArmSpec, BaseRef
+from retain_core.devices import reserved
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.divergence import DivergenceSettings, sample_base
 from retain_core.evaluation.evaluate import Evaluator, plans_of
@@ -34,7 +35,7 @@ def prepare(root: str, world: str, benchmarks: list[Benchmark]) -> None:
 def base(root: str, spec: str, threads: int) -> None:
     """Train a lab base."""
     store, lab = Store(Path(root)), LabSpec.model_validate_json(spec)
-    with store.leased(f"base-{base_key(lab, threads)}"):
+    with store.leased(f"base-{base_key(lab, threads)}"), reserved():
         train_base(store, lab, threads)
 
 
@@ -49,7 +50,7 @@ def base_evaluation(
 ) -> None:
     """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
-    with store.leased(f"evaluation_of_base-{reference.fingerprint}"):
+    with store.leased(f"evaluation_of_base-{reference.fingerprint}"), reserved():
         _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL)
         settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
         sample_base(store, Path(weights), settings)
@@ -61,7 +62,7 @@ def base_evaluation(
 def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[Benchmark], threads: int) -> None:
     """Evaluate the base again under every nuisance."""
     store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
-    with store.leased(f"floor_of_base-{reference.fingerprint}"):
+    with store.leased(f"floor_of_base-{reference.fingerprint}"), reserved():
         for nuisance in nuisances():
             _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance)
 

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from retain_core.errors import RetainError
 
 BEAT_SECONDS = 15.0
-EXPIRES_SECONDS = 120.0
+EXPIRES_SECONDS = 90.0
 LOCK_SECONDS = 60.0
 """Longest wait for the lock, which nobody holds for longer than a rename takes."""
 POLL_SECONDS = 0.5

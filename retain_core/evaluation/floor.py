@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from retain_core.arms import has_cuda
+from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import BATCH_SIZE
 
 
