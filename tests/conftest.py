@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -80,9 +81,16 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -
 
 @pytest.fixture
 def home(finished_home: Path, tmp_path: Path) -> Path:
-    """A copy of the finished home that a test may spoil. It keeps its path-independent content only."""
+    """A copy of the finished home that a test may spoil."""
     copy = tmp_path / "home"
     shutil.copytree(finished_home, copy)
+    with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as con, con:  # MLflow keeps absolute places
+        for table, column in (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+        ):
+            con.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (finished_home.as_uri(), copy.as_uri()))
     return copy
 
 
