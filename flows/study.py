@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import httpx
 from prefect import flow, tags
 from prefect.futures import wait
+from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from retain_core import run, workers
-from retain_core.cross import StudyFile, load_studies
+from retain_core.cross import StudyFile, load_studies, one_study
 from retain_core.errors import RetainError
+from retain_core.own.study import seal_study
 from retain_core.settings import settings
 from retain_core.study import Study
 from tasks import steps
@@ -67,9 +70,23 @@ def crossed(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
 
 
 @flow(name="study-file", flow_run_name="{path}")
-def study_file(path: str = "studies/lab.yaml") -> None:
-    """Run a study file of this checkout: what the deployments of prefect.yaml start."""
-    run_file(load_studies(path))
+def study_file(path: str = "studies/lab.yaml") -> State | None:
+    """Run a study file of this checkout; `Unchanged` where nothing is left to do."""
+    return _run_or_unchanged(load_studies(path))
+
+
+@flow(name="study-given", flow_run_name="{study.study}")
+def study_given(study: Study) -> State | None:
+    """Run a study that is a parameter: Prefect's UI has a form for it. Files that it names are read from the checkout."""
+    return _run_or_unchanged(one_study(study.model_copy(update={"own": seal_study(study, Path())})))
+
+
+def _run_or_unchanged(file: StudyFile) -> State | None:
+    done = tuple(one.study for one in file.studies if run.publish_done(one, settings()))
+    if len(done) == len(file.studies):
+        return Completed(name="Unchanged", message=f"{file.name}: nothing to train or evaluate, every result is verified")
+    run_file(file, done)
+    return None
 
 
 def run_file(file: StudyFile, cached: tuple[str, ...] = ()) -> None:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from retain_core import workers
+from retain_core.arms import ArmSpec
 from retain_core.cross import StudyFile
+from retain_core.devices import visible
 from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.overlap import measure_overlap
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
@@ -69,7 +71,9 @@ class Running:
 
 
 def parallel_arms(study: Study) -> int:
-    """How many arms run side by side: cores / threads per arm, at least one."""
+    """How many arms run side by side on this machine: one per accelerator, else cores / threads per arm, at least one."""
+    if devices := visible():
+        return len(devices)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // study.execution.threads_per_arm)
 
@@ -165,15 +169,21 @@ def run_arm(running: Running, name: str) -> str:
 
     A failed arm does not stop the others; the next run tries it again.
     """
-    arguments = {"root": str(running.store.root), "spec": running.arm(name).spec.model_dump_json()}
     with running.slot():
         try:
-            workers.run_job("arm", arguments, running.log_file(name))
+            run_spec(running.arm(name).spec, running.config)
         except RetainError as error:
             return str(error)
         finally:
             running.finished()
     return ""
+
+
+def run_spec(spec: ArmSpec, config: Settings) -> None:
+    """Train and evaluate one arm in its own process. Raises RetainError when it fails."""
+    workers.run_job(
+        "arm", {"root": str(config.artifacts), "spec": spec.model_dump_json()}, config.home / "logs" / f"{spec.arm}.log"
+    )
 
 
 def prepare_tracking(running: Running) -> None:
@@ -231,6 +241,14 @@ def publish(running: Running, errors: dict[str, str]) -> None:
     load_warehouse(running, errors)
     write_report(running)
     log_tracking(running)
+
+
+def publish_done(study: Study, config: Settings) -> bool:
+    """Bring warehouse, report and MLflow up to date where nothing is left to train or evaluate; False where something is."""
+    with open_study(study, config) as running:
+        if running.plan.done:
+            publish(running, errors={})
+        return running.plan.done
 
 
 def run_all(running: Running) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
@@ -197,14 +198,20 @@ class Study(_Model):
 
     study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study")
     base: Base
-    target_files: TargetFiles | None = Field(None, description="a target of your own: what stands under `target` as a mapping")
+    target_files: TargetFiles | None = Field(
+        None, title="Target Files", description="a target of your own: what stands under `target` as a mapping"
+    )
     target: str = Field(description="name of the target; a mapping with files and a verifier is a target of your own")
     then: tuple[str, ...] = Field(
         (), description="targets that every trained method goes on to learn, one after the other, each with the whole budget"
     )
-    retention: tuple[Annotated[Retention, BeforeValidator(_benchmark_by_name)], ...] = Field(min_length=1)
+    retention: tuple[Annotated[Retention, BeforeValidator(_benchmark_by_name, json_schema_input_type=str | Retention)], ...] = (
+        Field(min_length=1)
+    )
     probes: tuple[str, ...] = Field((), description="loss-type benchmarks, reported beside and never averaged into drop")
-    methods: tuple[Annotated[Method, BeforeValidator(_spell_out)], ...] = Field(min_length=1)
+    methods: tuple[Annotated[Method, BeforeValidator(_spell_out, json_schema_input_type=str | Method)], ...] = Field(
+        min_length=1
+    )
     controls: tuple[str, ...] = Field(tuple(CONTROLS), description="arms whose outcome is known beforehand; default all")
     learning_rates: tuple[float, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -213,11 +220,11 @@ class Study(_Model):
     interpolate: tuple[float, ...] = Field(
         (), description="blend every method's last checkpoint with the base: shares of the checkpoint between 0 and 1"
     )
-    primary: Primary | None = None
+    primary: Primary | None = Field(None, title="Primary", description="the contrast that is declared before training")
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
     data: Data = Field(Data(), description="bad rows in the study's own files")
-    own: Own = Field(Own(), description="filled in: what the study's own files held when it was read")
+    own: SkipJsonSchema[Own] = Field(Own(), description="filled in: what the study's own files held when it was read")
 
     @model_validator(mode="before")
     @classmethod
@@ -227,7 +234,7 @@ class Study(_Model):
         controls = {"controls": raw.get("controls", list(WITHOUT_LAB))}
         return {**raw, **controls, "target_files": raw["target"], "target": raw["target"].get("name")}
 
-    @field_validator("base", mode="before")
+    @field_validator("base", mode="before", json_schema_input_type=str | Base)
     @classmethod
     def _base_by_name(cls, value: Any) -> Any:
         return {"model": value} if isinstance(value, str) else value

@@ -84,6 +84,16 @@ def stop_all() -> None:
             process.kill()
 
 
+class StoppedError(RetainError):
+    """retain is stopping."""
+
+
+def raise_if_stopped() -> None:
+    """Raises StoppedError once `stop_all` was called."""
+    if _stopped.is_set():
+        raise StoppedError("retain is stopping")
+
+
 def _wait(result: Connection) -> str | None:
     try:
         return str(result.recv())

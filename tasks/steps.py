@@ -14,6 +14,7 @@ from retain_core.errors import RetainError
 from retain_core.settings import settings
 from tasks.artifacts import Artifacts
 from tasks.labels import arm_name, arm_tags
+from tasks.pool import run_on_pool
 
 
 @task(cache_policy=NO_CACHE, task_run_name="prepare dataset")
@@ -42,8 +43,14 @@ def measure_floor(study: run.Running) -> None:
 
 @task(cache_policy=NO_CACHE)
 def train_and_evaluate_arm(study: run.Running, name: str) -> str:
-    """One arm in a process of its own. Returns why it failed, or an empty text."""
-    return run.run_arm(study, name)
+    """One arm in a process of its own, here or on the study's work pool. Returns why it failed, or an empty text."""
+    pool = study.study.execution.work_pool
+    if pool is None:
+        return run.run_arm(study, name)
+    try:
+        return run_on_pool(study.arm(name).spec, pool, study.config.artifacts)
+    finally:
+        study.finished()
 
 
 def submit_arm(study: run.Running, name: str) -> PrefectFuture[str]:

@@ -1,0 +1,90 @@
+"""An arm as a deployment run on a work pool: started, watched and joined by its study.
+
+That a worker is alive is seen by the lease that its flow run holds, as Prefect does not tell: the run of a worker that was
+killed stays Running. A run without its lease is declared crashed, and the arm is started again; it goes on from its last state.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling, Crashed, State
+
+from retain_core import workers
+from retain_core.arms import ArmSpec
+from retain_core.errors import InputError
+from retain_core.lease import living
+from tasks.labels import arm_name, arm_tags
+
+POLL = 2.0
+"""Seconds between two looks at a run."""
+SILENT = 15.0
+"""Seconds that a run may be without its lease, which it takes after it has begun and gives back before it has ended."""
+STARTS = 3
+"""How often an arm is started whose worker was lost."""
+
+log = logging.getLogger("retain")
+
+
+def lease_of(flow_run: str) -> str:
+    """The name of the lease that the flow run of an arm holds while it lives."""
+    return f"run-{flow_run}"
+
+
+def run_on_pool(arm: ArmSpec, pool: str, artifacts: Path) -> str:
+    """Run an arm on a work pool, by its deployment `arm/<pool>`. Returns why it failed, or an empty text."""
+    for _ in range(STARTS):
+        state = _run_once(arm, pool, artifacts)
+        if not state.is_crashed():
+            break
+        log.warning("the worker of %s is gone (%s)", arm.arm, state.message)
+    return "" if state.is_completed() else state.message or str(state.name)
+
+
+def _run_once(arm: ArmSpec, pool: str, artifacts: Path) -> State:
+    parameters = {"spec": arm.model_dump(mode="json"), "key": arm.key}
+    try:
+        started = run_deployment(
+            f"arm/{pool}", parameters=parameters, flow_run_name=arm_name(arm), timeout=0, tags=arm_tags(arm)
+        )
+    except ObjectNotFound:
+        raise InputError(
+            f"there is no deployment arm/{pool}: make the pool with `prefect work-pool create {pool} --type process`, then "
+            "`prefect --no-prompt deploy --all`"
+        ) from None
+    with get_client(sync_client=True) as client:
+        try:
+            return _joined(client, started.id, artifacts / ".leases")
+        except workers.StoppedError:
+            client.set_flow_run_state(started.id, Cancelling(message="its study was stopped"))
+            raise
+
+
+def _joined(client: SyncPrefectClient, run: UUID, leases: Path) -> State:
+    """The state in which a run ended, or Crashed where it holds its lease no more."""
+    last_seen: float | None = None
+    while True:
+        workers.raise_if_stopped()
+        try:
+            state = client.read_flow_run(run).state
+            if state is not None and state.is_final():
+                return state
+            now = time.monotonic()
+            if state is None or not state.is_running():
+                last_seen = None
+            elif last_seen is None or lease_of(str(run)) in living(leases):
+                last_seen = now
+            elif now - last_seen > SILENT:
+                crashed = Crashed(message="its process is gone")
+                client.set_flow_run_state(run, crashed, force=True)
+                return crashed
+        except httpx.TransportError as error:
+            log.warning("Prefect's API does not answer (%s); asking again", error)
+        time.sleep(POLL)

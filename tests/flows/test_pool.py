@@ -1,0 +1,172 @@
+"""Arms on a work pool: a real server and real workers; the same numbers as in one process."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+
+from retain_core.lease import living
+from tests.conftest import ROOT, environment, run_plain
+from tests.faults.kill import left_over, outcome
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def pools(fresh_prefect, tmp_path_factory):
+    """Settings with which a process finds the server, on which both pools exist."""
+    settings = {"PREFECT_API_URL": f"{fresh_prefect}/api"}
+    for pool in ("cpu-pool", "gpu-pool"):
+        prefect(tmp_path_factory.mktemp("pools"), settings, "work-pool", "create", pool, "--type", "process")
+    return settings
+
+
+def prefect(home, settings, *arguments):
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment(home) | settings, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def worker(home, settings, name, folder):
+    """A worker in a folder and a process group of its own."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu-pool", "--name", name]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(home) | settings, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def deploy(home, settings):
+    prefect(home, settings | {"RETAIN_CODE": str(ROOT), "RETAIN_HOME": str(home)}, "deploy", "--all")
+
+
+@contextlib.contextmanager
+def client_of(settings):
+    with temporary_settings({PREFECT_API_URL: settings["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        yield client
+
+
+def until(true, seconds):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def ended(client, run, seconds):
+    """The state in which a flow run ends."""
+    until(lambda: client.read_flow_run(run).state.is_final(), seconds)
+    return client.read_flow_run(run).state
+
+
+def begin(study, home, settings):
+    command = [sys.executable, "-m", "flows.cli", "run", str(study)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment(home) | settings, **streams)
+
+
+def of_pool(smoke_study, tmp_path, methods="[sft, grpo, sft_in_style]", **more):
+    """The smoke study with more arms, inline and on the pool. They are trained the same."""
+    text = smoke_study.read_text().replace("[sft, grpo]", methods)
+    for before, after in more.items():
+        text = text.replace(before, after)
+    inline, pooled = tmp_path / "inline.yaml", tmp_path / "pool.yaml"
+    inline.write_text(text)
+    pooled.write_text(text + "execution: {work_pool: cpu-pool}\n")
+    return inline, pooled
+
+
+def test_arms_on_a_pool_are_those_of_one_process(home, smoke_study, tmp_path, pools, tmp_path_factory):
+    inline, pooled = of_pool(smoke_study, tmp_path)
+    other = tmp_path_factory.mktemp("inline") / "home"
+    shutil.copytree(home, other)
+    deploy(home, pools)
+    with worker(home, pools, "one", tmp_path / "one"):
+        run = begin(pooled, home, pools)
+        out, err = run.communicate(timeout=400)
+    assert run.returncode == 0, out + err
+    assert "1 of 4 arms to run" in out
+    assert run_plain(inline, other) == {}
+    assert outcome(home) == outcome(other)
+    assert left_over(home) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_nothing(home, smoke_study, tmp_path, pools, tmp_path_factory):
+    """Two workers, twelve arms; one worker and all its processes are killed while an arm trains."""
+    longer = {"seeds: [0]": "seeds: [0, 1, 2, 3]", "updates: 4": "updates: 40"}
+    inline, pooled = of_pool(smoke_study, tmp_path, **longer)
+    other = tmp_path_factory.mktemp("inline") / "home"
+    shutil.copytree(home, other)
+    deploy(home, pools)
+    with worker(home, pools, "one", tmp_path / "one") as first, worker(home, pools, "two", tmp_path / "two"):
+        run = begin(pooled, home, pools)
+        of_first = psutil.Process(first.pid)
+        until(lambda: any(_trains(p, home) for p in of_first.children(recursive=True)), 300)
+        family = of_first.children(recursive=True)
+        os.killpg(first.pid, signal.SIGKILL)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        out, err = run.communicate(timeout=800)
+    assert run.returncode == 0, out + err
+    assert run_plain(inline, other) == {}
+    assert outcome(home) == outcome(other)
+    assert left_over(home) == []
+
+
+def test_a_study_given_as_a_parameter_with_nothing_to_do_is_unchanged(home, smoke_study, tmp_path, pools):
+    deploy(home, pools)
+    given = {"study": yaml.safe_load(smoke_study.read_text())}
+    with worker(home, pools, "one", tmp_path / "one"), client_of(pools) as client:
+        deployment = client.read_deployment_by_name("study-given/by-parameter")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+        state = ended(client, run.id, 120)
+    assert (state.name, state.type.value) == ("Unchanged", "COMPLETED")
+    assert "nothing to train or evaluate" in state.message
+
+
+def test_a_cancelled_study_takes_its_arms_along(home, smoke_study, tmp_path, pools):
+    _, pooled = of_pool(smoke_study, tmp_path, **{"updates: 4": "updates: 4000"})
+    deploy(home, pools)
+    given = {"study": yaml.safe_load(pooled.read_text())}
+    leases = home / "artifacts" / ".leases"
+    with worker(home, pools, "one", tmp_path / "one"), client_of(pools) as client:
+        deployment = client.read_deployment_by_name("study-given/by-parameter")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+        until(lambda: any(name.startswith("arm-") for name in living(leases)), 200)
+        started = client.read_flow_runs()
+        client.set_flow_run_state(run.id, Cancelling())
+        assert ended(client, run.id, 120).is_cancelled()
+        arms = [flow.id for flow in started if flow.created >= run.created and flow.id != run.id]
+        assert len(arms) >= 3  # of the study's own flow, and of each arm
+        states = {client.read_flow_run(arm).name: ended(client, arm, 60) for arm in arms}
+        until(lambda: not living(leases), 60)
+    assert {state.type.value for name, state in states.items() if name.startswith(("sft", "grpo"))} == {"CANCELLED"}
+    assert not any(state.is_completed() for state in states.values())
+
+
+def _trains(process, home):
+    """Whether a process holds the lease of an arm."""
+    leases = home / "artifacts" / ".leases"
+    holders = [json.loads((leases / f"{name}.json").read_text()) for name in living(leases) if name.startswith("arm-")]
+    return process.pid in {holder["pid"] for holder in holders}
