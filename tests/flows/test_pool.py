@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import DeploymentFilter
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from retain_core.lease import living
+from retain_core.warehouse.query import open_warehouse
 from tests.conftest import ROOT, environment, run_plain
 from tests.faults.kill import left_over, outcome
 
@@ -145,6 +150,28 @@ def test_a_study_given_as_a_parameter_with_nothing_to_do_is_unchanged(home, smok
     assert "nothing to train or evaluate" in state.message
 
 
+@pytest.mark.slow
+def test_a_schedule_fires_by_itself(home, smoke_study, tmp_path, pools):
+    """The first night trains what is new; the second finds nothing to do."""
+    study, _ = of_pool(smoke_study, tmp_path)
+    deploy(home, pools)
+    with worker(home, pools, "one", tmp_path / "one"), client_of(pools) as client:
+        deployment = client.read_deployment_by_name("study-file/smoke")
+        client.update_deployment(deployment.id, DeploymentUpdate(parameters={"path": str(study)}))
+        client.create_deployment_schedules(deployment.id, [(IntervalSchedule(interval=timedelta(seconds=15)), True)])
+
+        def states():
+            nights = client.read_flow_runs(deployment_filter=DeploymentFilter(id={"any_": [deployment.id]}))
+            return [night.state.name for night in sorted(nights, key=lambda night: night.expected_start_time)]
+
+        until(lambda: "Unchanged" in states(), 400)
+        assert [name for name in states() if name in ("Completed", "Unchanged")][:2] == ["Completed", "Unchanged"]
+        assert not {"Failed", "Crashed"} & set(states())
+    with open_warehouse(home / "warehouse.duckdb") as con:
+        assert con.execute("SELECT count(*) FROM forgetting WHERE method = 'sft_in_style'").fetchone()[0] > 0
+
+
+@pytest.mark.slow
 def test_a_cancelled_study_takes_its_arms_along(home, smoke_study, tmp_path, pools):
     _, pooled = of_pool(smoke_study, tmp_path, **{"updates: 4": "updates: 4000"})
     deploy(home, pools)
