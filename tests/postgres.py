@@ -60,11 +60,10 @@ def postgres() -> Iterator[str]:
 
 def new_database(address: str, name: str) -> str:
     """The address of a new, empty database. Prefect and MLflow need one each: both call a table `alembic_version`."""
-    import psycopg2
+    import psycopg
 
-    with contextlib.closing(psycopg2.connect(f"{address}/postgres")) as con:
-        con.autocommit = True
-        con.cursor().execute(f'CREATE DATABASE "{name}"')
+    with psycopg.connect(f"{address}/postgres", autocommit=True) as con:
+        con.execute(f'CREATE DATABASE "{name}"')
     return f"{address}/{name}"
 
 
@@ -82,13 +81,13 @@ def _free_port() -> int:
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    import psycopg2
+    import psycopg
 
     deadline = time.monotonic() + 60
     while True:
         try:
-            psycopg2.connect(f"{address}/postgres").close()
-        except psycopg2.OperationalError:
+            psycopg.connect(f"{address}/postgres").close()
+        except psycopg.OperationalError:
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
