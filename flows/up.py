@@ -71,10 +71,11 @@ def _run(places: Places, config: Settings, state: Path) -> int:
     if len(parts) > 1:
         _healthy(parts[1], f"{places.mlflow}/health")
     say(f"MLflow   {told['MLflow']}")
-    deploy(places, environment, parts[0].log)
+    make_pools(places, environment)
     workers = [worker(pool, places, environment) for pool in POOLS if pool == "cpu-pool" or has_cuda()]
     for part in workers:
         part.start(places.home)
+    deploy(places, environment, parts[0].log)
     for part in workers:
         _online(part, places)
     say(f"ready; home {places.home}, logs {places.home / 'logs' / 'up'}; Ctrl-C ends all")
@@ -82,12 +83,25 @@ def _run(places: Places, config: Settings, state: Path) -> int:
     return 1
 
 
-def deploy(places: Places, environment: dict[str, str], log: Path) -> None:
-    """Make the pools that are missing, and the deployments of prefect.yaml."""
+def make_pools(places: Places, environment: dict[str, str]) -> None:
+    """Make the pools that are missing; those that are there keep what was set in them."""
+    os.environ.update(environment)  # Prefect reads it as it is imported
+    from prefect.workers.process import ProcessWorker
+
+    body = {"type": "process", "base_job_template": ProcessWorker.get_default_base_job_template()}
     for pool in POOLS:
-        if httpx.get(f"{places.prefect}/api/work_pools/{pool}", timeout=60).status_code == httpx.codes.NOT_FOUND:
-            _prefect(["work-pool", "create", pool, "--type", "process"], places, environment, log)
-    _prefect(["--no-prompt", "deploy", "--all"], places, environment, log)
+        answer = httpx.post(f"{places.prefect}/api/work_pools/", json={"name": pool, **body}, timeout=60)
+        if answer.status_code != httpx.codes.CONFLICT:  # it is there
+            answer.raise_for_status()
+
+
+def deploy(places: Places, environment: dict[str, str], log: Path) -> None:
+    """Make the deployments of prefect.yaml."""
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=places.code, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise RetainError(f"`prefect deploy --all` failed: {' '.join(last)}; the server's log is {log}")
     found = httpx.post(f"{places.prefect}/api/deployments/filter", json={}, timeout=60).raise_for_status().json()
     say(
         "deployments: "
@@ -98,14 +112,6 @@ def deploy(places: Places, environment: dict[str, str], log: Path) -> None:
 def say(text: str) -> None:
     """Print a line at once, without secrets."""
     print(f"retain up: {redact(text)}", flush=True)
-
-
-def _prefect(arguments: list[str], places: Places, environment: dict[str, str], log: Path) -> None:
-    command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(command, cwd=places.code, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise RetainError(f"`prefect {' '.join(arguments)}` failed: {' '.join(last)}; the server's log is {log}")
 
 
 def _online(worker: Part, places: Places) -> None:

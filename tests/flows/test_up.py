@@ -84,6 +84,11 @@ def test_one_command_starts_all_and_one_signal_ends_all(up):
     assert {"study-file/smoke", "study-file/lab", "arm/cpu-pool"} <= set(up.printed().replace(",", " ").split())
     assert len(up.workers()) == 1
     assert urllib.request.urlopen(f"http://127.0.0.1:{up.ports[1]}/", timeout=30).status == 200
+    mlflow = f"http://127.0.0.1:{up.ports[1]}"
+    told = retain("doctor", home=up.home, RETAIN_MLFLOW_URI=mlflow)
+    assert told.returncode == 0, told.stdout
+    assert f"mlflow: {mlflow} answers" in told.stdout
+    assert "prefect: 1 workers online in cpu-pool" in told.stdout
     again = retain("up", *up.options, home=up.home)
     assert again.returncode == 0
     assert "already up" in again.stdout
