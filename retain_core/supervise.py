@@ -7,12 +7,14 @@ left behind is found and ended.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HOME_MARK, PART_MARK = "RETAIN_UP", "RETAIN_UP_PART"
 RESTARTS = 3
@@ -88,7 +90,7 @@ def end_all(home: Path, name: str | None = None) -> int:
     return len(found)
 
 
-def marked(home: Path, name: str | None = None) -> list:  # type: ignore[type-arg]
+def marked(home: Path, name: str | None = None) -> list[Any]:
     """Living processes (psutil.Process) of this user that carry the marks."""
     import psutil
 
@@ -106,8 +108,6 @@ def marked(home: Path, name: str | None = None) -> list:  # type: ignore[type-ar
 
 
 def _quietly(signal: Callable[[], object]) -> None:
-    import contextlib
-
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
