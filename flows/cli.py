@@ -70,6 +70,26 @@ def prefetch(study: StudyFile) -> None:
 
 
 @app.command()
+def up(
+    host: Annotated[str, typer.Option(help="address to listen on; nothing asks who connects")] = "127.0.0.1",
+    prefect_port: Annotated[int, typer.Option(help="port of Prefect's server")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="port of MLflow's server")] = 5000,
+) -> None:
+    """Run Prefect's server, workers and deployments and MLflow's UI on this machine, until Ctrl-C."""
+    from flows.up import up as run_up
+
+    raise typer.Exit(run_up(host, prefect_port, mlflow_port))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is wrong with this set-up and how to mend it; changes nothing. Exit code 1 when something is."""
+    from retain_core.doctor import doctor as examine
+
+    raise typer.Exit(examine(print))
+
+
+@app.command()
 def status() -> None:
     """Show the studies of this home and how far they are."""
     from retain_core.commands import status_text
@@ -144,9 +164,7 @@ def compare(
 
 @app.command()
 def simulate(
-    seeds: Annotated[
-        int | None, typer.Option(help="how many seeds; 100 unless given, 20 with --sweep, 10 with --toy parity")
-    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="how many; else 100, with --sweep 20, with --toy parity 10")] = None,
     seed: Annotated[int, typer.Option(help="the random stream that all seeds are drawn from")] = 0,
     sweep: Annotated[bool, typer.Option("--sweep", help="turn the dials until the conclusion ends; writes files")] = False,
     toy: Annotated[str, typer.Option("--toy", help="mixture, or parity: the toy of RL's Razor; writes files")] = "mixture",

@@ -111,12 +111,13 @@ def flow_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> tu
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """The address of a real MLflow server on the database of a folder, made if it is not there."""
+def mlflow_server(folder: Path, database: str | None = None) -> Iterator[str]:
+    """The address of a real MLflow server on a database, or on the SQLite of a folder, made if it is not there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "mlartifacts")]
+    store = ["--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"]
+    store += ["--artifacts-destination", str(folder / "mlartifacts")]
     command = [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1", "--port", str(port)]
     settings = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "log").open("w") as log:

@@ -20,12 +20,12 @@ PARAMETERS = {"method", "learning_rate", "seed", "algorithm"}
 
 
 class Logged:
-    """What a home's MLflow holds of a study."""
+    """What MLflow holds of a study: that of a home, or any other by its address."""
 
-    def __init__(self, home, study="smoke"):
+    def __init__(self, place, study="smoke"):
         from mlflow import MlflowClient
 
-        self.client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+        self.client = MlflowClient(place if isinstance(place, str) else f"sqlite:///{place / 'mlflow.db'}")
         experiment = self.client.get_experiment_by_name(study).experiment_id
         self.runs = list(self.client.search_runs([experiment]))
         self.models = list(self.client.search_logged_models([experiment]))
