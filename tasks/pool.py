@@ -1,12 +1,14 @@
 """An arm as a deployment run on a work pool: started, watched and joined by its study.
 
-That a worker is alive is seen by the lease that its flow run holds, as Prefect does not tell: the run of a worker that was
-killed stays Running. A run without its lease is declared crashed, and the arm is started again; it goes on from its last state.
+Prefect does not tell that a worker was killed: its runs stay as they were. So a run that is Running without the lease that its
+process holds is declared crashed, as is one that a worker took and never began. Then the arm is started again; it goes on from
+its last state, and should the run that was given up begin after all, the arm's own lease lets one of them train.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 from uuid import UUID
@@ -27,6 +29,8 @@ POLL = 2.0
 """Seconds between two looks at a run."""
 SILENT = 15.0
 """Seconds that a run may be without its lease, which it takes after it has begun and gives back before it has ended."""
+BEGINS = 90.0
+"""Seconds within which a run begins that a worker took. Where it waits for a place in a cluster, Prefect calls it otherwise."""
 STARTS = 3
 """How often an arm is started whose worker was lost."""
 
@@ -68,8 +72,8 @@ def _run_once(arm: ArmSpec, pool: str, artifacts: Path) -> State:
 
 
 def _joined(client: SyncPrefectClient, run: UUID, leases: Path) -> State:
-    """The state in which a run ended, or Crashed where it holds its lease no more."""
-    last_seen: float | None = None
+    """The state in which a run ended, or Crashed where its process is gone."""
+    name, since = "", time.monotonic()
     while True:
         workers.raise_if_stopped()
         try:
@@ -77,14 +81,19 @@ def _joined(client: SyncPrefectClient, run: UUID, leases: Path) -> State:
             if state is not None and state.is_final():
                 return state
             now = time.monotonic()
-            if state is None or not state.is_running():
-                last_seen = None
-            elif last_seen is None or lease_of(str(run)) in living(leases):
-                last_seen = now
-            elif now - last_seen > SILENT:
+            if state is None or state.name != name or (state.is_running() and lease_of(str(run)) in living(leases)):
+                name, since = state.name or "" if state else "", now
+            elif now - since > _patience(state):
                 crashed = Crashed(message="its process is gone")
                 client.set_flow_run_state(run, crashed, force=True)
                 return crashed
         except httpx.TransportError as error:
             log.warning("Prefect's API does not answer (%s); asking again", error)
         time.sleep(POLL)
+
+
+def _patience(state: State) -> float:
+    """Seconds that a run may be in this state without a sign of life."""
+    if state.is_running():
+        return SILENT
+    return BEGINS if state.name in ("Submitting", "Pending") else math.inf

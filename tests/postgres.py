@@ -23,7 +23,7 @@ SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """The address `postgresql://postgres:PASSWORD@127.0.0.1:PORT` of an empty server; `new_database` adds to it.
+    """The address `postgresql://postgres@127.0.0.1:PORT` of an empty server, whose password is in PGPASSWORD.
 
     Where there is none the test is skipped with the install line, and fails under CI. Postgres refuses to run as root: it
     is run as the user that the package makes.
@@ -48,9 +48,11 @@ def postgres() -> Iterator[str]:
         with (folder / "log").open("w") as log:
             server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, **who)
         try:
-            address = f"postgresql://postgres:{password}@127.0.0.1:{port}"
-            _wait_for(address, server, folder / "log")
-            yield address
+            address = f"postgresql://postgres@127.0.0.1:{port}"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("PGPASSWORD", password)
+                _wait_for(address, server, folder / "log")
+                yield address
         finally:
             server.send_signal(signal.SIGINT)  # its fast shutdown: does not wait for clients
             server.wait(timeout=60)

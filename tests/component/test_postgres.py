@@ -53,7 +53,7 @@ def test_prefects_server_runs_on_it(server, tmp_path):
 def test_a_study_in_mlflow_on_postgres_is_the_study_in_sqlite(server, home, smoke_study, tmp_path):
     database, folder = new_database(server, "mlflow"), tmp_path / "mlflow"
     folder.mkdir()
-    with mlflow_server(folder, database) as address:
+    with mlflow_server(folder, database.replace("postgresql:", "postgresql+psycopg:")) as address:
         study, config = load_study(smoke_study), Settings(home=home, mlflow_uri=address)
         tracking.log_study(config, plan_study(study, Store(config.artifacts)), study.spec_hash())
         assert Logged(address).values() == Logged(f"sqlite:///{home / 'mlflow.db'}").values()
