@@ -163,6 +163,14 @@ def gate(
 
 
 @app.command()
+def watch(file: Annotated[Path, typer.Argument(help="what to watch, and who is told", metavar="WATCH.yaml")]) -> None:
+    """Judge the checkpoints that are new in a folder, on the hub or in MLflow's registry; exit codes as of `gate`."""
+    from flows.commands import watch_once
+
+    raise typer.Exit(watch_once(file))
+
+
+@app.command()
 def simulate(
     seeds: Annotated[
         int | None, typer.Option(help="how many seeds; 100 unless given, 20 with --sweep, 10 with --toy parity")
@@ -179,22 +187,10 @@ def simulate(
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
-    from retain_core.errors import FULL, RetainError, disk_is_full
-    from retain_core.redact import redact
+    """Entry point."""
+    from flows.entry import guarded
 
-    try:
-        app()
-    except RetainError as error:
-        print(f"retain: {redact(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-    except Exception as error:
-        if not disk_is_full(error):
-            raise
-        print(f"retain: {FULL}", file=sys.stderr)
-        sys.exit(RetainError.exit_code)
+    guarded(app)
 
 
 if __name__ == "__main__":

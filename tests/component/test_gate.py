@@ -122,7 +122,7 @@ def test_a_model_of_ones_own_is_evaluated_once_and_judged_as_the_base_is(home, s
     second = gate_model(study, str(other), config)
     assert jobs == [("arm", "candidate")] * 2
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
-        of_arm = 'SELECT "drop" FROM forgetting WHERE checkpoint = ? AND metric = \'acc\' ORDER BY ALL'
+        of_arm = "SELECT \"drop\" FROM forgetting WHERE checkpoint = ? AND metric = 'acc' ORDER BY ALL"
         mine = con.execute(of_arm, ["smoke-gate/candidate@0"]).fetchall()
         theirs = con.execute(of_arm, [trained.spec.checkpoint(trained.spec.steps[-1])]).fetchall()
         assert mine == theirs
