@@ -82,7 +82,9 @@ def test_a_checkpoint_is_judged_once_and_the_nights_can_be_rebuilt(home, runs, m
 
 def test_one_that_cannot_be_judged_does_not_stop_the_others(home, runs):
     broken = runs.parent / "runs" / "checkpoint-1" / "config.json"
-    broken.write_text(json.dumps(json.loads(broken.read_text()) | {"auto_map": {"AutoModel": "code.Model"}}))
+    broken.write_text(
+        json.dumps(json.loads(broken.read_text()) | {"model_type": "theirs", "auto_map": {"AutoModel": "code.Model"}})
+    )
     watch = load_watch(runs)
     seen = gate.look(watch, watch.load_study(), settings_at(home))
     assert [bool(one.problem) for one in seen] in ([True, False], [False, True])
