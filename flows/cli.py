@@ -16,6 +16,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 StudyFile = Annotated[Path, typer.Argument(help="study file, such as studies/lab.yaml", metavar="STUDY.yaml")]
+Form = Annotated[str, typer.Option("--format", help="table, csv, json or markdown")]
+Cluster = Annotated[str | None, typer.Option("--cluster", help="field of the documents that says which items are alike")]
+Metric = Annotated[list[str] | None, typer.Option("--metric", help="benchmark=metric; can be given several times")]
 
 
 @app.command()
@@ -42,9 +45,7 @@ def import_samples(
     path: Annotated[Path, typer.Argument(help="output folder or samples file of lm-eval", metavar="PATH")],
     address: Annotated[str, typer.Option("--as", help="STUDY/base for the base, STUDY/<label> for any other model")],
     target: Annotated[str | None, typer.Option("--target", help="the benchmark that was trained for, if any")] = None,
-    cluster: Annotated[
-        str | None, typer.Option("--cluster", help="field of the documents that says which items are alike")
-    ] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Keep lm-eval sample files made elsewhere as an evaluation, in the warehouse beside all others."""
     from retain_core.commands import import_text
@@ -122,10 +123,8 @@ def sql(
         list[str],
         typer.Argument(help='a query, such as "FROM method_summary"; .tables; .schema, .schema NAME', metavar="QUERY"),
     ],
-    form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
-    output: Annotated[
-        Path | None, typer.Option("--output", help="write a file; its ending says how: .csv, .json, .md, .parquet")
-    ] = None,
+    form: Form = "table",
+    output: Annotated[Path | None, typer.Option(help="write a file; its ending says how: .csv, .json, .md, .parquet")] = None,
 ) -> None:
     """Ask the warehouse a question (read-only); `.tables` lists what it holds, `.schema NAME` the columns of one relation."""
     from retain_core.commands import one_query, sql_text
@@ -134,7 +133,7 @@ def sql(
 
 
 @app.command()
-def hypotheses(form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table") -> None:
+def hypotheses(form: Form = "table") -> None:
     """The ledger: every hypothesis study with its contrast and verdict, or that it was not run."""
     from retain_core.commands import hypotheses_text
 
@@ -144,14 +143,14 @@ def hypotheses(form: Annotated[str, typer.Option("--format", help="table, csv, j
 @app.command()
 def compare(
     a: Annotated[
-        str, typer.Argument(help="lm-eval output folder or file; or a checkpoint, an arm or a study of the home", metavar="A")
+        str, typer.Argument(help="lm-eval folder or file; or a checkpoint, an arm or a study of the home", metavar="A")
     ],
     b: Annotated[str, typer.Argument(help="the second model or study, in the same way", metavar="B")],
-    metric: Annotated[list[str] | None, typer.Option(help="benchmark=metric; can be given several times")] = None,
-    cluster: Annotated[str | None, typer.Option(help="field of the documents that says which items are alike")] = None,
+    metric: Metric = None,
+    cluster: Cluster = None,
     flips: Annotated[int, typer.Option(min=0, help="print so many lost items with both answers")] = 0,
     page: Annotated[Path | None, typer.Option(help="write the comparison as a page, too: a file that ends in .html")] = None,
-    form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
+    form: Form = "table",
 ) -> None:
     """What did model B lose against model A, or how do two studies differ? From stored answers; nothing is trained or run."""
     from retain_core.compare.command import compare_text
@@ -163,12 +162,41 @@ def compare(
 
 
 @app.command()
+def gate(
+    base: Annotated[
+        str, typer.Argument(help="a study file, or the base's answers as `retain compare` takes them", metavar="A")
+    ],
+    model: Annotated[str, typer.Argument(help="folder or hub id for a study file, else the model's answers", metavar="B")],
+    margin: Annotated[
+        float | None, typer.Option(help="drop in points that would not matter; default: the study's, or 2")
+    ] = None,
+    metric: Metric = None,
+    cluster: Cluster = None,
+    form: Annotated[str, typer.Option("--format", help="table, json or markdown")] = "table",
+) -> None:
+    """May model B replace its base A? Exit code 0 ALLOW, 3 REJECT, 4 INCONCLUSIVE; 1 it failed, 2 the input is wrong."""
+    from retain_core.gate.command import gate_text
+
+    text, code = gate_text(base, model, margin, metric or [], cluster, form)
+    print(text)
+    raise typer.Exit(code)
+
+
+@app.command()
+def watch(file: Annotated[Path, typer.Argument(help="what to watch, and who is told", metavar="WATCH.yaml")]) -> None:
+    """Judge the checkpoints that are new in a folder, on the hub or in MLflow's registry; exit codes as of `gate`."""
+    from flows.commands import watch_once
+
+    raise typer.Exit(watch_once(file))
+
+
+@app.command()
 def simulate(
     seeds: Annotated[int | None, typer.Option(help="how many; else 100, with --sweep 20, with --toy parity 10")] = None,
     seed: Annotated[int, typer.Option(help="the random stream that all seeds are drawn from")] = 0,
     sweep: Annotated[bool, typer.Option("--sweep", help="turn the dials until the conclusion ends; writes files")] = False,
     toy: Annotated[str, typer.Option("--toy", help="mixture, or parity: the toy of RL's Razor; writes files")] = "mixture",
-    form: Annotated[str, typer.Option("--format", help="table, csv, json or markdown")] = "table",
+    form: Form = "table",
 ) -> None:
     """Published simulations: forward against reverse KL on a mixture of two normals, or the law of forgetting on digits."""
     from retain_core.simulate.text import toy_text
@@ -177,22 +205,10 @@ def simulate(
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
-    from retain_core.errors import FULL, RetainError, disk_is_full
-    from retain_core.redact import redact
+    """Entry point."""
+    from flows.entry import guarded
 
-    try:
-        app()
-    except RetainError as error:
-        print(f"retain: {redact(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-    except Exception as error:
-        if not disk_is_full(error):
-            raise
-        print(f"retain: {FULL}", file=sys.stderr)
-        sys.exit(RetainError.exit_code)
+    guarded(app)
 
 
 if __name__ == "__main__":

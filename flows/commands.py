@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from retain_core import run, workers
 from retain_core.cross import StudyFile, load_studies, one_study
 from retain_core.errors import ArmsFailedError, InputError, RetainError
+from retain_core.gate import watch as gate
+from retain_core.gate.watch_file import load_watch
 from retain_core.report.summary import closing_lines, crossed_lines
 from retain_core.revisions import more_seeds, revisions_of
 from retain_core.settings import Settings, settings
@@ -92,8 +95,32 @@ def _refresh(study: Study, config: Settings) -> bool:
         return True
 
 
-def _run_flow(file: StudyFile, cached: tuple[str, ...], config: Settings) -> str:
-    """Run the flow; without PREFECT_API_URL Prefect starts a temporary server. Returns what failed and why."""
+def watch_once(path: Path) -> int:
+    """The body of `retain watch`; a look that finds nothing new needs no server. Returns the exit code."""
+    file, config = load_watch(path), settings()
+    study = file.load_study()
+    seen, problem = gate.look(file, study, config), ""
+    if gate.unjudged(seen):
+        new = {one.found for one in seen if one.told is None}
+        prefect_settings(config)
+        from flows.watch import watch
+
+        try:
+            watch(str(path.absolute()))
+        except ArmsFailedError as error:
+            problem = str(error)
+        seen = [replace(one, new=one.found in new) for one in gate.look(file, study, config)]
+    for one in seen:
+        print(one.line)
+    if not seen:
+        print("no checkpoint is there yet")
+    if problem:
+        raise RetainError(problem)
+    return gate.exit_code(seen)
+
+
+def prefect_settings(config: Settings) -> None:
+    """Settle how Prefect behaves in this process, before it is imported: quiet, and with time for its temporary server."""
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(config.prefect_api_wait),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -105,6 +132,11 @@ def _run_flow(file: StudyFile, cached: tuple[str, ...], config: Settings) -> str
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
         signal.signal(signal.SIGINT, _stop_with_temporary_server)
+
+
+def _run_flow(file: StudyFile, cached: tuple[str, ...], config: Settings) -> str:
+    """Run the flow; without PREFECT_API_URL Prefect starts a temporary server. Returns what failed and why."""
+    prefect_settings(config)
     workers.warm_up(file.studies[0].execution.threads_per_arm)
     from flows.study import run_file
 

@@ -2,7 +2,7 @@
 
 A study refers to what its declared texts, the current one and those before, would look up in the store. Weights are the
 exception: they can be trained again bit for bit, so only what the study's current `keep` keeps is referred to. Records of
-what was said or foretold (`summary`, `prediction`) are never removed.
+what was said, foretold or decided (`summary`, `prediction`, `decision`) are never removed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retain_core.errors import RetainError
+from retain_core.gate.record import is_gate
 from retain_core.imported.store import imported_studies, read_imported
 from retain_core.lease import living, stillness
 from retain_core.plan import plan_study
@@ -104,6 +105,8 @@ def references(store: Store) -> tuple[set[Reference], list[str]]:
                 # Planned against an empty store: only the keys are wanted, and no byte is read.
                 needed |= references_of(plan_study(study, Store(store.root / ".nothing", read_only=True))).keys()
             except (RetainError, ValueError) as error:
+                if is_gate(revision.spec):
+                    continue  # the checkpoint that was judged is gone, and with it the use of its answers
                 unread.append(f"{name}, revision {revision.number}: {str(error).splitlines()[0]}")
     for name in imported_studies(store):
         models = found.models if (found := read_imported(store, name)) else []

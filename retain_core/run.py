@@ -195,6 +195,7 @@ def prepare_tracking(running: Running) -> None:
 
 def load_warehouse(running: Running, errors: dict[str, str]) -> int:
     """Bring the warehouse up to date. Returns how many evaluations were read."""
+    from retain_core.gate.record import is_gate
     from retain_core.warehouse.contents import contents_of
     from retain_core.warehouse.load import load_contents
     from retain_core.warehouse.predictions import predictions_of
@@ -210,7 +211,7 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
         load_missing(store, warehouse, but=study)
         known = (summaries_of(store, study), predictions_of(store))
         loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, *known))
-        if running.plan.done:
+        if running.plan.done and not is_gate(running.study.model_dump()):  # a gate says what it decided
             record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)
     return loaded.evaluations
 

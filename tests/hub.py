@@ -10,10 +10,19 @@ from urllib.parse import unquote, urlsplit
 SHA = hashlib.sha256(b"the only commit").hexdigest()[:40]
 
 
+def commit(name: str) -> str:
+    """The commit that a branch of the stand-in points to."""
+    return hashlib.sha256(name.encode()).hexdigest()[:40]
+
+
 class Hub:
     """Serves folders as repositories; `asked` is every path that was asked for."""
 
-    def __init__(self, models: dict[str, Path], datasets: dict[str, Path] | None = None) -> None:
+    def __init__(
+        self, models: dict[str, Path], datasets: dict[str, Path] | None = None, branches: dict[str, Path] | None = None
+    ) -> None:
+        """`branches` are further revisions of every model, each a commit of its own."""
+        self.branches = {name: (commit(name), folder) for name, folder in (branches or {}).items()}
         self.repos = {("models", name): folder for name, folder in models.items()}
         self.repos |= {("datasets", name): folder for name, folder in (datasets or {}).items()}
         self.asked: list[str] = []
@@ -55,6 +64,14 @@ class Hub:
             return self._send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
         if name.endswith("gated"):
             return self._send(request, 403, b"{}", {"X-Error-Code": "GatedRepo"})
+        if rest[:1] == ["refs"]:
+            heads = {"main": SHA} | {branch: sha for branch, (sha, _) in self.branches.items()}
+            refs = [{"name": one, "ref": f"refs/heads/{one}", "targetCommit": sha} for one, sha in heads.items()]
+            return self._json(request, {"branches": refs, "tags": [], "converts": []})
+        sha = SHA
+        for branch, (head, other) in self.branches.items():
+            if len(rest) > 1 and rest[1] in (branch, head):
+                sha, folder, rest = head, other, [rest[0], SHA, *rest[2:]]
         if len(rest) > 1 and rest[1] not in ("main", SHA):
             return self._send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -64,12 +81,12 @@ class Hub:
                 return self._send(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
             data = file.read_bytes()
             etag = hashlib.sha256(data).hexdigest()
-            return self._send(request, 200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": SHA, "Content-Type": "x/y"})
+            return self._send(request, 200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": sha, "Content-Type": "x/y"})
         if rest[:1] == ["tree"]:
             below = "/".join(rest[2:])
             return self._json(request, [_entry(n, p) for n, p in files.items() if not below or n.startswith(f"{below}/")])
         siblings = [{"rfilename": n, "size": p.stat().st_size} for n, p in files.items()]
-        return self._json(request, {"id": name, "sha": SHA, "siblings": siblings, "private": False, "tags": [], "downloads": 0})
+        return self._json(request, {"id": name, "sha": sha, "siblings": siblings, "private": False, "tags": [], "downloads": 0})
 
     def _json(self, request: BaseHTTPRequestHandler, body: object) -> None:
         self._send(request, 200, json.dumps(body).encode(), {"Content-Type": "application/json"})

@@ -42,7 +42,7 @@ def compare_text(
         raise InputError("--flips goes with --format table or markdown")
     if page and (page.suffix != ".html" or page.is_dir()):
         raise InputError(f"--page {page}: name a file that ends in .html")
-    found = compare(a, b, _asked(metrics), cluster)
+    found = compare(a, b, asked_metrics(metrics), cluster)
     if isinstance(found, StudiesCompared):
         if flips:
             raise InputError("--flips is for two models; two studies are hundreds of them: name a checkpoint or an arm of each")
@@ -104,7 +104,8 @@ def compare_addresses(
     return replace(found, notes=notes, settings=tuple(differing_arms(con, *names)), origin=checkpoint_origin(con, *names))
 
 
-def _asked(metrics: Sequence[str]) -> dict[str, str]:
+def asked_metrics(metrics: Sequence[str]) -> dict[str, str]:
+    """`benchmark=key` as a mapping. Raises InputError."""
     asked = {}
     for text in metrics:
         name, found, key = text.partition("=")

@@ -74,6 +74,8 @@ class Mean:
     drop: float
     ci_low: float | None
     ci_high: float | None
+    stderr: float | None
+    df: float
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def compare_runs(
         changed += flips
     tested = [row.p_value if row.role == "mean" and row.p_value is not None else math.nan for row in rows]
     rows = [replace(row, p_holm=_number(p)) for row, p in zip(rows, holm(tested), strict=True)]
-    return Comparison(a, b, tuple(rows), _mean_drop(rows), tuple(changed), (*notes, *_remarks(a, b, pairs, rows)))
+    mean = mean_drop(rows) if sum(row.role == "mean" for row in rows) > 1 else None
+    return Comparison(a, b, tuple(rows), mean, tuple(changed), (*notes, *_remarks(a, b, pairs, rows)))
 
 
 def _pairs(a: Run, b: Run) -> tuple[list[tuple[Benchmark, Benchmark]], list[str]]:
@@ -326,17 +329,17 @@ def _combined_error(errors: paired.Floats, dfs: paired.Floats) -> tuple[float, f
     return math.sqrt(total), df
 
 
-def _mean_drop(rows: Sequence[Row]) -> Mean | None:
-    """V = 1/M^2 sum V_j over fixed benchmarks (measurement 2); None under two benchmarks."""
+def mean_drop(rows: Sequence[Row]) -> Mean | None:
+    """V = 1/M^2 sum V_j over fixed benchmarks (measurement 2); of one benchmark that itself, None without any."""
     counted = [row for row in rows if row.role == "mean"]
     m = len(counted)
-    if m < 2:
+    if not m:
         return None
     drop = math.fsum(row.drop for row in counted) / m
     errors = np.array([math.nan if row.stderr is None else row.stderr for row in counted]) / m
     stderr, df = _combined_error(errors, np.array([row.df for row in counted]))
     low, high = paired.paired_interval(drop, stderr, df)
-    return Mean(m, drop, _number(low), _number(high))
+    return Mean(m, drop, _number(low), _number(high), _number(stderr), df)
 
 
 def _remarks(a: Run, b: Run, pairs: Sequence[tuple[Benchmark, Benchmark]], rows: Sequence[Row]) -> list[str]:

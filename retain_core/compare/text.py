@@ -28,7 +28,7 @@ def runs_text(comparison: Comparison, flips: int, form: Format) -> str:
             told["ci_high"] = mean.ci_high
             rows.append(tuple(told.get(c) for c in COLUMNS))
         return render(list(COLUMNS), rows, form)
-    blocks = [_heading(comparison), *_tables(comparison, form), "\n".join(reading(comparison))]
+    blocks = [heading(comparison), *tables(comparison, form), "\n".join(reading(comparison))]
     if comparison.notes:
         blocks.append("\n".join(f"Note: {note}" for note in comparison.notes))
     if flips:
@@ -36,13 +36,15 @@ def runs_text(comparison: Comparison, flips: int, form: Format) -> str:
     return "\n\n".join(blocks)
 
 
-def _heading(found: Comparison) -> str:
+def heading(found: Comparison) -> str:
+    """Which two models, and what a drop is."""
     lines = [f"{side}: {run.source}" + (f" ({run.model})" if run.model and run.model not in run.source else "")
              for side, run in (("A", found.a), ("B", found.b))]  # fmt: skip
     return "\n".join([*lines, "Drop is A - B on the same items, in points: + means that B lost, - that B gained."])
 
 
-def _tables(found: Comparison, form: Format) -> Iterator[str]:
+def tables(found: Comparison, form: Format) -> Iterator[str]:
+    """A table for each role that there is."""
     counted = [row for row in found.rows if row.role == "mean"]
     if counted:
         yield _table(counted, form)

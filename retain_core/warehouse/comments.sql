@@ -602,11 +602,14 @@ COMMENT ON COLUMN trend."night" IS 'the day (date)';
 COMMENT ON COLUMN trend."base" IS 'address of the base';
 COMMENT ON COLUMN trend."method" IS 'label of the method';
 COMMENT ON COLUMN trend."learning_rate" IS 'learning rate; null: external models';
-COMMENT ON COLUMN trend."gain" IS 'mean gain at the last checkpoint (fraction); null: no target';
+COMMENT ON COLUMN trend."gain" IS 'mean gain at the last checkpoint (fraction); null: no target, or a decision';
 COMMENT ON COLUMN trend."drop" IS 'mean drop at the last checkpoint (fraction); null: no retention benchmark evaluated';
-COMMENT ON COLUMN trend."drop_low" IS 'lower end of its 95 % interval over seeds (fraction); null: no interval';
+COMMENT ON COLUMN trend."drop_low" IS 'lower end of its 95 % interval over seeds, of a decision over items (fraction); null: no interval';
 COMMENT ON COLUMN trend."drop_high" IS 'upper end (fraction); null: no interval';
 COMMENT ON COLUMN trend."verdict" IS 'verdict of the primary contrast at that time; the same in all rows of one time; null: none was declared';
+COMMENT ON COLUMN trend."model" IS 'name of the model that was judged; null: no decision';
+COMMENT ON COLUMN trend."margin" IS 'drop that was declared not to matter (fraction); null: no decision';
+COMMENT ON COLUMN trend."decision" IS 'ALLOW, REJECT or INCONCLUSIVE; null: no decision';
 COMMENT ON COLUMN trend."summary" IS 'key of the artifact that keeps these rows';
 COMMENT ON COLUMN trend."created_at" IS 'when it was said (UTC)';
 

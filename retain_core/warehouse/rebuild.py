@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retain_core.errors import InputError
+from retain_core.gate.record import decision_row, decisions_of
 from retain_core.store import Store
 from retain_core.warehouse.contents import Contents, contents_of
 from retain_core.warehouse.load import is_current, load_contents
@@ -38,6 +39,9 @@ def all_contents(store: Store, but: str) -> list[Contents]:
         try:
             plan = plan_study(Study.model_validate(current.spec), store)
         except (InputError, ValidationError):
+            # The checkpoint that a gate judged last may be gone; what was decided stays.
+            if decided := decisions_of(store, name):
+                found.append(Contents(name, {"trend": [decision_row(one) for one in decided]}, []))
             continue
         found.append(contents_of(plan, revisions, {}, summaries_of(store, name), foretold))
     imported = [read_imported(store, name) for name in imported_studies(store) if name != but]

@@ -124,5 +124,5 @@ CREATE TABLE prediction_pairs (
 );
 CREATE TABLE trend (
     study VARCHAR, night DATE, base VARCHAR, method VARCHAR, learning_rate DOUBLE, gain DOUBLE, "drop" DOUBLE, drop_low DOUBLE,
-    drop_high DOUBLE, verdict VARCHAR, summary VARCHAR, created_at TIMESTAMP
+    drop_high DOUBLE, verdict VARCHAR, model VARCHAR, margin DOUBLE, decision VARCHAR, summary VARCHAR, created_at TIMESTAMP
 );

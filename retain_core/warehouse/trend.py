@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from retain_core.gate.record import decision_row, decisions_of
 from retain_core.store import Artifact, Store, key_of
 from retain_core.warehouse.rows import insert
 
@@ -23,15 +24,20 @@ FROM method_summary m WHERE m.study = ? AND m.role = 'method' ORDER BY ALL
 
 
 def summaries_of(store: Store, study: str) -> list[Artifact]:
-    """All summaries of a study, oldest first."""
+    """All summaries of a study, oldest first; of a gate's study its decisions."""
     found = [a for key in store.keys("summary") if (a := store.find("summary", key)) and a.inputs["study"] == study]
-    return sorted(found, key=lambda a: (a.created_at, a.key))
+    return sorted([*found, *decisions_of(store, study)], key=lambda a: (a.created_at, a.key))
 
 
 def trend_rows(summary: Artifact) -> list[list[Any]]:
-    """The rows of `trend` that one summary stands for."""
+    """The rows of `trend` that one summary or decision stands for."""
+    if summary.kind == "decision":
+        return [decision_row(summary)]
     rows = json.loads(summary.file(ROWS).read_text(encoding="utf-8"))
-    return [[summary.inputs["study"], summary.created_at[:10], *row, summary.key, summary.created_at] for row in rows]
+    return [
+        [summary.inputs["study"], summary.created_at[:10], *row, None, None, None, summary.key, summary.created_at]
+        for row in rows
+    ]
 
 
 def record_summary(store: Store, warehouse: Path, study: str, spec_hash: str, analysis: str) -> None:
