@@ -114,7 +114,7 @@ def _train_and_evaluate(
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is not None}, weights, base, work)
-    shutil.rmtree(unfinished.root)
+    unfinished.remove()
 
 
 def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
