@@ -213,6 +213,7 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
         loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, *known))
         if running.plan.done:
             record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)
+        _show(running.config)
     return loaded.evaluations
 
 
@@ -320,6 +321,17 @@ def freeze_predictions(file: StudyFile, config: Settings) -> list[str]:
 
     with lock_home(config.home):
         return [found.key for found in freeze(open_store(config), config.warehouse, file)]
+
+
+def _show(config: Settings) -> None:
+    """Publish the warehouse for its readers, where that is wanted; a place that is away is no reason to stop."""
+    from retain_core.warehouse.snapshot import publish_snapshot
+
+    if config.snapshot:
+        try:
+            publish_snapshot(config.warehouse, config.snapshot)
+        except RetainError as error:
+            log.warning("%s; the next `retain run` publishes it", error)
 
 
 def _base_log(running: Running) -> str:

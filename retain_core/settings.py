@@ -26,6 +26,10 @@ class Settings(BaseSettings):
         description="RETAIN_ARTIFACTS: where the results of several machines lie, a shared folder or s3://bucket/prefix; "
         "default artifacts/ in the home",
     )  # fmt: skip
+    snapshot: str | None = Field(
+        None,
+        description="RETAIN_SNAPSHOT: a folder or s3://bucket/prefix for the copy that readers open; default none",
+    )
     prefect_api_wait: int = Field(
         120, ge=1, description="RETAIN_PREFECT_API_WAIT: seconds to wait for Prefect's own temporary server to start"
     )

@@ -1,4 +1,4 @@
-"""An S3 server of the tests' own on loopback, one request at a time: moto checks the conditions of a put, but not in one step."""
+"""An S3 server of the tests' own on loopback, one request at a time: moto checks a put's conditions, but not in one step."""
 
 from __future__ import annotations
 

@@ -70,7 +70,9 @@ def test_of_two_writers_of_one_key_one_wins_and_both_read_its_bytes(homes):
             begin.wait()
             make(store, text, key)
 
-        threads = [threading.Thread(target=write, args=(store, text)) for store, text in zip(homes, ["one", "two"], strict=True)]
+        threads = [
+            threading.Thread(target=write, args=(store, text)) for store, text in zip(homes, ["one", "two"], strict=True)
+        ]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
         texts = {store.get("thing", key).file("sub/file.txt").read_text() for store in homes}
@@ -229,14 +231,14 @@ def test_settings_name_the_store(server, tmp_path, monkeypatch):
 
 
 def test_a_server_that_is_away_or_lacks_the_bucket_is_one_sentence(server, tmp_path, monkeypatch):
-    with pytest.raises(RetainError, match="s3://no-such-bucket/x cannot be reached: .*bucket") as caught:
+    with pytest.raises(RetainError, match=r"s3://no-such-bucket/x cannot be reached: .*bucket") as caught:
         RemoteStore(tmp_path / "a", Bucket("s3://no-such-bucket/x")).prepare()
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     from s3fs import S3FileSystem
 
     S3FileSystem.clear_instance_cache()
-    with pytest.raises(RetainError, match="s3://retain/x cannot be reached: .*127.0.0.1:9") as caught:
+    with pytest.raises(RetainError, match=r"s3://retain/x cannot be reached: .*127.0.0.1:9") as caught:
         RemoteStore(tmp_path / "b", Bucket("s3://retain/x")).prepare()
     assert "\n" not in str(caught.value)
     S3FileSystem.clear_instance_cache()
