@@ -21,6 +21,7 @@ from tests.s3 import ENVIRONMENT, s3_server
 
 pytest.importorskip("s3fs", reason="pip install 'retain[s3]'")
 PLACE = "s3://retain/lab"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,9 @@ def first(server, tmp_path_factory, smoke_study):
     return home
 
 
-def python(*arguments, home, code=0):
+def python(*arguments, home, code=0, every="10"):
     """A process in a home whose artifacts lie in the bucket; what it printed."""
-    more = {"RETAIN_ARTIFACTS": PLACE, "RETAIN_RESUME_SECONDS": "0"}
+    more = {"RETAIN_ARTIFACTS": PLACE, "RETAIN_RESUME_SECONDS": every}
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment(home) | more, capture_output=True, text=True, timeout=400)
     assert done.returncode == code, done.stderr
@@ -89,7 +90,7 @@ def test_an_arm_goes_on_elsewhere_from_its_state(first, smoke_study, tmp_path, m
         for plan in plans:
             store.forget(plan.kind, plan.key)
     (tmp_path / "spec.json").write_text(arm.model_dump_json())
-    python("-c", KILLED, tmp_path / "spec.json", home=tmp_path / "b", code=-signal.SIGKILL)
+    python("-c", KILLED, tmp_path / "spec.json", home=tmp_path / "b", code=-signal.SIGKILL, every="0")
     assert store.unfinished("arm", arm.key).keys("state")
     told = python("-m", "retain_core.arm", tmp_path / "spec.json", home=tmp_path / "c")
     assert "going on after update 2" in told
