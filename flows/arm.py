@@ -8,8 +8,8 @@ from prefect.runtime import flow_run
 from retain_core import run, workers
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
+from retain_core.remote import open_store
 from retain_core.settings import settings
-from retain_core.store import Store
 from tasks.pool import lease_of
 
 
@@ -25,7 +25,7 @@ def arm(spec: ArmSpec, key: str) -> None:
             f"of the study has; here they are {spec.inputs()['platform']}, {spec.inputs()['versions']}"
         )
     config = settings()
-    store = Store(config.artifacts)
+    store = open_store(config)
     store.prepare()
     with store.leased(lease_of(str(flow_run.id))):
         workers.warm_up(spec.threads)

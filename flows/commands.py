@@ -15,10 +15,11 @@ from retain_core.cross import StudyFile, load_studies, one_study
 from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.gate import watch as gate
 from retain_core.gate.watch_file import load_watch
+from retain_core.remote import open_store
 from retain_core.report.summary import closing_lines, crossed_lines
 from retain_core.revisions import more_seeds, revisions_of
 from retain_core.settings import Settings, settings
-from retain_core.store import Store, write_atomically
+from retain_core.store import write_atomically
 from retain_core.study import Study
 
 STOPPED = 130
@@ -50,7 +51,7 @@ def run_studies(paths: list[Path]) -> int:
 def extend_study(name: str, count: int) -> int:
     """Add seeds to a study that was run, as another look at its contrast, and run them. Returns the exit code."""
     config = settings()
-    current = next((r for r in revisions_of(Store(config.artifacts, read_only=True), name) if r.current), None)
+    current = next((r for r in revisions_of(open_store(config, read_only=True), name) if r.current), None)
     if current is None:
         raise InputError(f"no study {name!r} was run in {config.home}")
     if count < 1:

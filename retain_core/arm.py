@@ -23,6 +23,7 @@ from retain_core.arms import ArmSpec, Checkpoint, weights_key
 from retain_core.devices import reserved
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
 from retain_core.provenance import git_sha
+from retain_core.remote import open_store
 from retain_core.settings import RESUME_SECONDS, settings
 from retain_core.store import Store
 from retain_core.training.interpolate import interpolate
@@ -114,7 +115,7 @@ def _train_and_evaluate(
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is not None}, weights, base, work)
-    shutil.rmtree(unfinished.root)
+    unfinished.remove()
 
 
 def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
@@ -127,4 +128,4 @@ def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     asked = ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    run_arm(asked, Store(settings().artifacts), settings().resume_seconds)
+    run_arm(asked, open_store(settings()), settings().resume_seconds)

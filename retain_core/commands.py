@@ -57,11 +57,11 @@ def plan_text(path: Path) -> str:
     from retain_core.cross import load_studies
     from retain_core.disk import disk_lines, free_bytes
     from retain_core.plan import plan_study
+    from retain_core.remote import open_store
     from retain_core.run import parallel_arms
-    from retain_core.store import Store
 
     file = load_studies(path)
-    store = Store(settings().artifacts, read_only=True)
+    store = open_store(settings(), read_only=True)
     plans = [plan_study(study, store) for study in file.studies]
     texts = [_planned(plan, store) for plan in plans]
     if not file.crossed:
@@ -125,12 +125,12 @@ def status_text() -> str:
     """The studies of this home and how far each is."""
     from retain_core.imported.store import imported_studies, read_imported
     from retain_core.plan import plan_study
+    from retain_core.remote import open_store
     from retain_core.revisions import revisions_of, studies
-    from retain_core.store import Store
     from retain_core.study import Study
 
     config = settings()
-    store = Store(config.artifacts, read_only=True)
+    store = open_store(config, read_only=True)
     rows = []
     for name in studies(store):
         current = next(r for r in revisions_of(store, name) if r.current)
@@ -159,12 +159,13 @@ def status_text() -> str:
 def import_text(path: Path, address: str, target: str | None, cluster: str | None) -> str:
     """Import one model's answers, load them, and say what can be asked now."""
     from retain_core.imported.store import BASE, answered_by_all, import_run, imported_contents
-    from retain_core.store import Store, lock_home
+    from retain_core.remote import open_store
+    from retain_core.store import lock_home
     from retain_core.warehouse.load import load_contents
     from retain_core.warehouse.rebuild import load_missing
 
     config = settings()
-    store = Store(config.artifacts)
+    store = open_store(config)
     store.prepare()
     with lock_home(config.home):
         study = import_run(store, path, address, target, cluster)

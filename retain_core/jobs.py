@@ -19,6 +19,7 @@ from retain_core.lab.base import base_key, train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
 from retain_core.own.items import prepare_items
+from retain_core.remote import store_at
 from retain_core.settings import settings
 from retain_core.store import Store
 from retain_core.support import measure_support, support_key
@@ -26,7 +27,7 @@ from retain_core.support import measure_support, support_key
 
 def prepare(root: str, world: str, benchmarks: list[Benchmark]) -> None:
     """Make the items of the world, and read those of the user's own benchmarks."""
-    store = Store(Path(root))
+    store = store_at(root)
     with store.leased("items"):
         prepare_dataset(store, LabSpec.model_validate_json(world))
         prepare_items(store, benchmarks)
@@ -34,7 +35,7 @@ def prepare(root: str, world: str, benchmarks: list[Benchmark]) -> None:
 
 def base(root: str, spec: str, threads: int) -> None:
     """Train a lab base."""
-    store, lab = Store(Path(root)), LabSpec.model_validate_json(spec)
+    store, lab = store_at(root), LabSpec.model_validate_json(spec)
     with store.leased(f"base-{base_key(lab, threads)}"), reserved():
         train_base(store, lab, threads)
 
@@ -49,7 +50,7 @@ def base_evaluation(
     divergence: dict[str, Any],
 ) -> None:
     """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
-    store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
+    store, reference = store_at(root), BaseRef.model_validate_json(base_ref)
     with store.leased(f"evaluation_of_base-{reference.fingerprint}"), reserved():
         _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL)
         settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
@@ -61,7 +62,7 @@ def base_evaluation(
 
 def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[Benchmark], threads: int) -> None:
     """Evaluate the base again under every nuisance."""
-    store, reference = Store(Path(root)), BaseRef.model_validate_json(base_ref)
+    store, reference = store_at(root), BaseRef.model_validate_json(base_ref)
     with store.leased(f"floor_of_base-{reference.fingerprint}"), reserved():
         for nuisance in nuisances():
             _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance)
@@ -69,7 +70,7 @@ def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: 
 
 def arm(root: str, spec: str) -> None:
     """Train and evaluate one arm."""
-    run_arm(ArmSpec.model_validate_json(spec), Store(Path(root)), settings().resume_seconds)
+    run_arm(ArmSpec.model_validate_json(spec), store_at(root), settings().resume_seconds)
 
 
 def _evaluate_base(

@@ -22,8 +22,9 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -44,8 +45,23 @@ class LeaseLostError(RetainError):
     """Another process took the work over; what this one made is not published."""
 
 
-class Lease:
+class Held(Protocol):
     """A lease that this process took. It may have been lost since."""
+
+    name: str
+
+    def held(self) -> AbstractContextManager[None]:
+        """Within it nobody can take the lease over. Raises LeaseLostError when somebody has."""
+
+    def take(self) -> dict[str, Any] | None:
+        """Take it if it is free. Returns its holder otherwise."""
+
+    def release(self) -> None:
+        """Give it back; one that was lost stays with its new holder."""
+
+
+class Lease:
+    """A lease in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self._file, self._lock = name, folder / f"{name}.json", FileLock(folder / ".lock")
@@ -58,14 +74,14 @@ class Lease:
         with self._locked():
             holder = _read(self._file)
             if holder is None or holder["token"] != self._token:
-                raise LeaseLostError(f"{self.name} was taken over by {_who(holder)}; what this process made is not used")
+                raise LeaseLostError(f"{self.name} was taken over by {who(holder)}; what this process made is not used")
             yield
 
     def take(self) -> dict[str, Any] | None:
         """Take it if it is free. Returns its holder otherwise."""
         with self._locked():
             holder = _read(self._file)
-            if holder is not None and _alive(holder):
+            if holder is not None and alive(holder):
                 return holder
             self._write()
         threading.Thread(target=self._beat, name=f"lease {self.name}", daemon=True).start()
@@ -89,7 +105,7 @@ class Lease:
                 log.warning("the lease of %s was not renewed: %s", self.name, error)
 
     def _write(self) -> None:
-        body = {"token": self._token, **_this_process(), "renewed_at": time.time()}
+        body = {"token": self._token, **this_process(), "renewed_at": time.time()}
         draft = self._file.with_suffix(".draft")
         draft.write_text(json.dumps(body), encoding="utf-8")
         draft.replace(self._file)
@@ -107,21 +123,29 @@ class Lease:
 def hold(folder: Path, name: str) -> Iterator[Lease]:
     """Hold a lease while the block runs; wait for as long as a living process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lease, waited = Lease(folder, name), False
+    lease = Lease(folder, name)
+    with taken(lease):
+        yield lease
+
+
+@contextlib.contextmanager
+def taken(lease: Held) -> Iterator[None]:
+    """Hold this lease while the block runs; wait for as long as a living process holds it."""
+    waited = False
     while holder := lease.take():
         if not waited:
-            log.warning("%s is being made by %s; waiting", name, _who(holder))
+            log.warning("%s is being made by %s; waiting", lease.name, who(holder))
         waited = True
         time.sleep(POLL_SECONDS)
     try:
-        yield lease
+        yield
     finally:
         lease.release()
 
 
 def living(folder: Path) -> set[str]:
     """Names of the leases that a living process holds."""
-    return {file.stem for file in folder.glob("*.json") if (holder := _read(file)) is not None and _alive(holder)}
+    return {file.stem for file in folder.glob("*.json") if (holder := _read(file)) is not None and alive(holder)}
 
 
 @contextlib.contextmanager
@@ -141,23 +165,33 @@ def stillness(folder: Path) -> Iterator[bool]:
 def _read(file: Path) -> dict[str, Any] | None:
     """Who holds it; None when nobody does, or when the file is no lease."""
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        return body if {"token", "host", "boot", "pid", "started", "renewed_at"} <= body.keys() else None
-    except (OSError, ValueError, AttributeError):
+        return parsed(file.read_bytes())
+    except OSError:
         return None
 
 
-def _alive(holder: dict[str, Any]) -> bool:
+def parsed(text: bytes) -> dict[str, Any] | None:
+    """The holder that a lease's text names; None when it is no lease."""
+    try:
+        body = json.loads(text)
+        return body if {"token", "host", "boot", "pid", "started", "renewed_at"} <= body.keys() else None
+    except (ValueError, AttributeError):
+        return None
+
+
+def alive(holder: dict[str, Any]) -> bool:
+    """Whether a holder renewed its lease in time and, where that can be seen, still runs."""
     if time.time() - holder["renewed_at"] > EXPIRES_SECONDS:
         return False
-    here = _this_process()
+    here = this_process()
     if (holder["host"], holder["boot"]) != (here["host"], here["boot"]):
         return True
     started = _started(holder["pid"])
     return started is not None and abs(started - holder["started"]) < CLOCK_SECONDS
 
 
-def _this_process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
+    """What tells this process from every other: host, boot, pid, started."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
         "host": platform.node(), "boot": boot.read_text().strip() if boot.exists() else "",
@@ -176,5 +210,6 @@ def _started(pid: int) -> float | None:
         return None
 
 
-def _who(holder: dict[str, Any] | None) -> str:
+def who(holder: dict[str, Any] | None) -> str:
+    """A holder in words."""
     return f"process {holder['pid']} on {holder['host']}" if holder else "nobody"

@@ -18,7 +18,7 @@ from retain_core.errors import InputError, RetainError
 from retain_core.methods import interpolated
 from retain_core.own.study import Own
 from retain_core.stats.sequential import MOST_LOOKS
-from retain_core.store import Store, write_atomically
+from retain_core.store import Store
 from retain_core.study import Study
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Revision:
 
 def revisions_of(store: Store, study: str) -> list[Revision]:
     """All revisions of a study, oldest first; empty when it was never run."""
-    path = store.root / "studies" / f"{study}.json"
+    path = store.note("studies", study)
     if not path.is_file():
         return []
     found = read_record(path, TypeAdapter(list[Revision]))
@@ -81,7 +81,7 @@ def declare(store: Store, study: Study) -> list[Revision]:
     same = [r.spec_hash == spec_hash for r in known]
     marked = [replace(r, current=now, spec=spec if now else r.spec) for r, now in zip(known, same, strict=True)]
     text = json.dumps([asdict(r) for r in marked], indent=1)
-    write_atomically(store.root / "studies" / f"{study.study}.json", text)
+    store.write_note("studies", study.study, text)
     return marked
 
 
@@ -118,5 +118,4 @@ def question(spec: dict[str, Any]) -> dict[str, Any]:
 
 def studies(store: Store) -> list[str]:
     """Names of all studies that were ever declared in this home."""
-    folder = store.root / "studies"
-    return sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
+    return store.notes("studies")

@@ -24,6 +24,7 @@ from retain_core.devices import visible
 from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.overlap import measure_overlap
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
+from retain_core.remote import open_store
 from retain_core.revisions import Revision, declare
 from retain_core.settings import Settings
 from retain_core.store import Store, lock_home
@@ -85,7 +86,7 @@ def open_study(study: Study, config: Settings) -> Iterator[Running]:
     Waits while another process runs a study of this name. Other studies may be run in the same home at the same time: what
     they have in common is made once, by whoever gets its lease first.
     """
-    store = Store(config.artifacts)
+    store = open_store(config)
     store.prepare()
     store.remove_leftovers()
     with store.leased(f"study-{study.study}"):
@@ -105,7 +106,7 @@ def declare_all(studies: Sequence[Study], config: Settings) -> None:
         raise InputError(f"two of the files are the study {doubled[0]!r}; run them one at a time")
     for study in studies:
         check_models(study)
-    store = Store(config.artifacts)
+    store = open_store(config)
     store.prepare()
     with lock_home(config.home):
         for study in studies:
@@ -126,7 +127,7 @@ def prepare_dataset(running: Running) -> None:
     """Make the held-out items, read those of the user's own benchmarks, and look for them in what is trained on."""
     if not running.plan.items_ready:
         benchmarks = running.study.benchmarks()
-        arguments = {"root": str(running.store.root), "world": running.plan.world.model_dump_json(), "benchmarks": benchmarks}
+        arguments = {"root": running.store.address, "world": running.plan.world.model_dump_json(), "benchmarks": benchmarks}
         workers.run_job("prepare", arguments, running.log_file("prepare"))
     measure_overlap(running.plan, running.store)
 
@@ -135,7 +136,7 @@ def train_base(running: Running) -> None:
     """Train the lab base, if the base is one and is not there."""
     lab = running.plan.base.lab
     if lab and running.plan.base_weights is None:
-        arguments = {"root": str(running.store.root), "spec": lab.model_dump_json(), "threads": BASE_THREADS}
+        arguments = {"root": running.store.address, "spec": lab.model_dump_json(), "threads": BASE_THREADS}
         workers.run_job("base", arguments, running.log_file(_base_log(running)))
         running.replan()
 
@@ -182,7 +183,7 @@ def run_arm(running: Running, name: str) -> str:
 def run_spec(spec: ArmSpec, config: Settings) -> None:
     """Train and evaluate one arm in its own process. Raises RetainError when it fails."""
     workers.run_job(
-        "arm", {"root": str(config.artifacts), "spec": spec.model_dump_json()}, config.home / "logs" / f"{spec.arm}.log"
+        "arm", {"root": open_store(config).address, "spec": spec.model_dump_json()}, config.home / "logs" / f"{spec.arm}.log"
     )
 
 
@@ -213,6 +214,7 @@ def load_warehouse(running: Running, errors: dict[str, str]) -> int:
         loaded = load_contents(warehouse, contents_of(running.plan, running.revisions, errors, *known))
         if running.plan.done and not is_gate(running.study.model_dump()):  # a gate says what it decided
             record_summary(store, warehouse, study, running.spec_hash, loaded.analysis)
+        _show(running.config)
     return loaded.evaluations
 
 
@@ -319,7 +321,18 @@ def freeze_predictions(file: StudyFile, config: Settings) -> list[str]:
     from retain_core.warehouse.predictions import freeze_predictions as freeze
 
     with lock_home(config.home):
-        return [found.key for found in freeze(Store(config.artifacts), config.warehouse, file)]
+        return [found.key for found in freeze(open_store(config), config.warehouse, file)]
+
+
+def _show(config: Settings) -> None:
+    """Publish the warehouse for its readers, where that is wanted; a place that is away is no reason to stop."""
+    from retain_core.warehouse.snapshot import publish_snapshot
+
+    if config.snapshot:
+        try:
+            publish_snapshot(config.warehouse, config.snapshot)
+        except RetainError as error:
+            log.warning("%s; the next `retain run` publishes it", error)
 
 
 def _base_log(running: Running) -> str:
@@ -329,7 +342,7 @@ def _base_log(running: Running) -> str:
 def _base_arguments(running: Running) -> dict[str, Any]:
     plan = running.plan
     return {
-        "root": str(running.store.root), "base_ref": plan.base.model_dump_json(), "weights": str(plan.base_path),
+        "root": running.store.address, "base_ref": plan.base.model_dump_json(), "weights": str(plan.base_path),
         "dataset_key": plan.dataset_key, "benchmarks": running.study.benchmarks(),
         "threads": running.study.execution.threads_per_arm,
     }  # fmt: skip

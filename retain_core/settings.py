@@ -17,10 +17,19 @@ RESUME_SECONDS = 10.0
 class Settings(BaseSettings):
     """Locations of a home; each can be set with an environment variable of the name given."""
 
-    model_config = SettingsConfigDict(env_prefix="RETAIN_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="RETAIN_", extra="ignore", populate_by_name=True)
 
     home: Path = Field(Path("results"), description="RETAIN_HOME: the folder that everything lies under")
     mlflow_uri: str | None = Field(None, description="RETAIN_MLFLOW_URI: an MLflow server; default sqlite in the home")
+    artifacts_at: str | None = Field(
+        None, validation_alias="RETAIN_ARTIFACTS",
+        description="RETAIN_ARTIFACTS: where the results of several machines lie, a shared folder or s3://bucket/prefix; "
+        "default artifacts/ in the home",
+    )  # fmt: skip
+    snapshot: str | None = Field(
+        None,
+        description="RETAIN_SNAPSHOT: a folder or s3://bucket/prefix for the copy that readers open; default none",
+    )
     prefect_api_wait: int = Field(
         120, ge=1, description="RETAIN_PREFECT_API_WAIT: seconds to wait for Prefect's own temporary server to start"
     )
@@ -32,8 +41,14 @@ class Settings(BaseSettings):
 
     @property
     def artifacts(self) -> Path:
-        """The content-addressed results, the truth."""
-        return self.home.absolute() / "artifacts"
+        """The folder of the content-addressed results: the truth, or this machine's copies of an object store's."""
+        shared = Path(self.artifacts_at).absolute() if self.artifacts_at and not self.remote_artifacts else None
+        return shared or self.home.absolute() / "artifacts"
+
+    @property
+    def remote_artifacts(self) -> str | None:
+        """The object store that the results lie on, None where they lie in a folder."""
+        return self.artifacts_at if self.artifacts_at and "://" in self.artifacts_at else None
 
     @property
     def warehouse(self) -> Path:

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from retain_core.canonical import canonical_json, digest
 from retain_core.errors import FULL, InputError, RetainError, disk_is_full
-from retain_core.lease import Lease, hold, stillness
+from retain_core.lease import Held, hold, living, stillness
 
 MANIFEST = "manifest.json"
 SOON = 2.0
@@ -70,9 +70,10 @@ class Draft:
 class Store:
     """The artifacts of one home."""
 
-    def __init__(self, root: Path, read_only: bool = False, lease: Lease | None = None) -> None:
+    def __init__(self, root: Path, read_only: bool = False, lease: Held | None = None) -> None:
         """`lease` is what its publications need; `leased` takes one."""
-        self.root, self._read_only, self._lease = root, read_only, lease
+        self.root, self._read_only = root, read_only
+        self._lease: Held | None = lease
         self.damaged: list[str] = []
         """What was found damaged and set aside, one sentence each, since this object was made."""
 
@@ -90,6 +91,11 @@ class Store:
                 "choose another folder with RETAIN_HOME or mend its permissions"
             ) from None
 
+    @property
+    def address(self) -> str:
+        """What `retain_core.remote.store_at` opens the same store from, in another process of this machine."""
+        return str(self.root)
+
     def path(self, kind: str, key: str) -> Path:
         """Where an artifact lies, whether it exists or not."""
         return self.root / kind / key
@@ -99,7 +105,7 @@ class Store:
         folder = self.path(kind, key)
         if not folder.is_dir():
             return None
-        problem, body = _check(folder)
+        problem, body = check(folder)
         if body is None:
             self._quarantine(kind, key, problem)
             return None
@@ -130,6 +136,10 @@ class Store:
             finally:
                 self._lease = outer
 
+    def living(self) -> set[str]:
+        """Names of the leases that a living process holds, on whatever machine."""
+        return living(self.root / ".leases")
+
     def unfinished(self, kind: str, key: str) -> Store:
         """A store for what the making of an artifact leaves on its way, under the same lease."""
         return Store(self.root / ".resume" / f"{kind}-{key}", lease=self._lease)
@@ -141,6 +151,22 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(away)
         shutil.rmtree(away, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove everything that is in this store."""
+        shutil.rmtree(self.root)
+
+    def note(self, folder: str, name: str) -> Path:
+        """Where a text lies that is kept beside the artifacts, whether it exists or not."""
+        return self.root / folder / f"{name}.json"
+
+    def notes(self, folder: str) -> list[str]:
+        """Names of the texts of a folder, sorted."""
+        return sorted(p.stem for p in (self.root / folder).glob("*.json"))
+
+    def write_note(self, folder: str, name: str, text: str) -> None:
+        """Replace a text that is kept beside the artifacts, in one step."""
+        write_atomically(self.root / folder / f"{name}.json", text)
 
     def remove_leftovers(self) -> None:
         """Drop what writers that were killed left and nobody needs; while anybody is at work, it may be theirs and stays."""
@@ -161,7 +187,7 @@ class Store:
         try:
             yield draft
             _write_manifest(draft, kind, key, inputs)
-            self._publish(draft.path, self.path(kind, key))
+            self._publish(draft.path, kind, key)
         except Exception as error:
             if disk_is_full(error):
                 raise RetainError(FULL) from error
@@ -169,15 +195,19 @@ class Store:
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
 
-    def _publish(self, draft: Path, final: Path) -> None:
-        final.parent.mkdir(parents=True, exist_ok=True)
+    def _publish(self, draft: Path, kind: str, key: str) -> None:
         with self._lease.held() if self._lease else contextlib.nullcontext():
-            try:
-                draft.rename(final)
-            except OSError:
-                if not (final / MANIFEST).exists():
-                    raise
-                # Another writer published the same key first: the content is the same by construction.
+            self._place(draft, kind, key)
+
+    def _place(self, draft: Path, kind: str, key: str) -> None:
+        final = self.path(kind, key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.rename(final)
+        except OSError:
+            if not (final / MANIFEST).exists():
+                raise
+            # Another writer published the same key first: the content is the same by construction.
 
     def _quarantine(self, kind: str, key: str, problem: str) -> None:
         if self._read_only:
@@ -246,7 +276,8 @@ def _write_manifest(draft: Draft, kind: str, key: str, inputs: dict[str, Any]) -
     write_atomically(draft.path / MANIFEST, json.dumps(body, indent=1, sort_keys=True))
 
 
-def _check(folder: Path) -> tuple[str, dict[str, Any] | None]:
+def check(folder: Path) -> tuple[str, dict[str, Any] | None]:
+    """(what is wrong with an artifact, None) or ("", its manifest)."""
     try:
         body = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         seal = body.pop("seal")

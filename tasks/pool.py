@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -22,7 +21,7 @@ from prefect.states import Cancelling, Crashed, State
 from retain_core import workers
 from retain_core.arms import ArmSpec
 from retain_core.errors import InputError
-from retain_core.lease import living
+from retain_core.store import Store
 from tasks.labels import arm_name, arm_tags
 
 POLL = 2.0
@@ -42,17 +41,17 @@ def lease_of(flow_run: str) -> str:
     return f"run-{flow_run}"
 
 
-def run_on_pool(arm: ArmSpec, pool: str, artifacts: Path) -> str:
+def run_on_pool(arm: ArmSpec, pool: str, store: Store) -> str:
     """Run an arm on a work pool, by its deployment `arm/<pool>`. Returns why it failed, or an empty text."""
     for _ in range(STARTS):
-        state = _run_once(arm, pool, artifacts)
+        state = _run_once(arm, pool, store)
         if not state.is_crashed():
             break
         log.warning("the worker of %s is gone (%s)", arm.arm, state.message)
     return "" if state.is_completed() else state.message or str(state.name)
 
 
-def _run_once(arm: ArmSpec, pool: str, artifacts: Path) -> State:
+def _run_once(arm: ArmSpec, pool: str, store: Store) -> State:
     parameters = {"spec": arm.model_dump(mode="json"), "key": arm.key}
     try:
         started = run_deployment(
@@ -65,13 +64,13 @@ def _run_once(arm: ArmSpec, pool: str, artifacts: Path) -> State:
         ) from None
     with get_client(sync_client=True) as client:
         try:
-            return _joined(client, started.id, artifacts / ".leases")
+            return _joined(client, started.id, store)
         except workers.StoppedError:
             client.set_flow_run_state(started.id, Cancelling(message="its study was stopped"))
             raise
 
 
-def _joined(client: SyncPrefectClient, run: UUID, leases: Path) -> State:
+def _joined(client: SyncPrefectClient, run: UUID, store: Store) -> State:
     """The state in which a run ended, or Crashed where its process is gone."""
     name, since = "", time.monotonic()
     while True:
@@ -81,7 +80,7 @@ def _joined(client: SyncPrefectClient, run: UUID, leases: Path) -> State:
             if state is not None and state.is_final():
                 return state
             now = time.monotonic()
-            if state is None or state.name != name or (state.is_running() and lease_of(str(run)) in living(leases)):
+            if state is None or state.name != name or (state.is_running() and lease_of(str(run)) in store.living()):
                 name, since = state.name or "" if state else "", now
             elif now - since > _patience(state):
                 crashed = Crashed(message="its process is gone")

@@ -48,7 +48,7 @@ def train_and_evaluate_arm(study: run.Running, name: str) -> str:
     if pool is None:
         return run.run_arm(study, name)
     try:
-        return run_on_pool(study.arm(name).spec, pool, study.config.artifacts)
+        return run_on_pool(study.arm(name).spec, pool, study.store)
     finally:
         study.finished()
 

@@ -155,7 +155,7 @@ class Evaluator:
 
         name = benchmark.name
         if benchmark.own:
-            answers, file = self._own_answers(lm, benchmark), self._store.path("items", items_key(benchmark)) / FILE
+            answers, file = self._own_answers(lm, benchmark), self._store.get("items", items_key(benchmark)).file(FILE)
         else:
             with self._nuisance.ordered(self._items, name) as items:
                 answers, file = ask(lm, benchmark, str(items)), self._items / f"{name}.jsonl"

@@ -21,6 +21,7 @@ from retain_core.gate.record import CANDIDATE, decision_row, find_decision, is_g
 from retain_core.gate.text import as_json
 from retain_core.methods import Method
 from retain_core.plan import plan_study
+from retain_core.remote import open_store
 from retain_core.revisions import revisions_of
 from retain_core.settings import Settings
 from retain_core.store import Store, lock_home
@@ -65,7 +66,7 @@ def gate_model(study: Study, model: str, config: Settings, margin: float | None 
     """
     wanted = declared_margin(study, margin)
     gate = gate_study(study, model)
-    _refuse_taken(gate, Store(config.artifacts, read_only=True))
+    _refuse_taken(gate, open_store(config, read_only=True))
     # Decided while the study is held: another gate on it would put another model in its place.
     with run.open_study(gate, config) as running:
         if running.plan.done:
@@ -82,7 +83,7 @@ def decided(study: Study, model: str, config: Settings, margin: float | None = N
 
     Raises InputError for a model that is not there.
     """
-    store = Store(config.artifacts, read_only=True)
+    store = open_store(config, read_only=True)
     found = find_decision(store, plan_study(gate_study(study, model), store), declared_margin(study, margin))
     return read_decision(found) if found else None
 

@@ -11,6 +11,7 @@ import duckdb
 
 from retain_core.arms import rate_text
 from retain_core.hypotheses.studies import Question, questions
+from retain_core.remote import open_store
 from retain_core.settings import Settings
 from retain_core.stats.law import KL
 from retain_core.stats.power import detectable_from_interval
@@ -69,7 +70,7 @@ def ledger(config: Settings) -> list[Entry]:
     """One entry a question, in their order."""
     if not config.warehouse.is_file():
         return [Entry(question, "not run") for question in questions()]
-    store = Store(config.artifacts, read_only=True)
+    store = open_store(config, read_only=True)
     with open_warehouse(config.warehouse) as con:
         return [entry(con, store, config.home, question) for question in questions()]
 

@@ -22,7 +22,7 @@ from retain_core.errors import InputError
 from retain_core.evaluation.answers import Answer, write_answers
 from retain_core.imported.samples import Benchmark, Item, count, few, read_run, refuse_foreign_results, shares
 from retain_core.revisions import read_record, revisions_of
-from retain_core.store import Artifact, Store, key_of, write_atomically
+from retain_core.store import Artifact, Store, key_of
 from retain_core.warehouse.contents import Contents, Evaluated
 
 BASE = "base"
@@ -83,14 +83,13 @@ def import_run(store: Store, path: Path, address: str, target: str | None, clust
     now = datetime.now(UTC).isoformat(timespec="seconds")
     model = ImportedModel(label, str(path), run.model, now, keys)
     study = ImportedStudy(name, chosen, [*others, model])
-    (store.root / "imported").mkdir(parents=True, exist_ok=True)
-    write_atomically(store.root / "imported" / f"{name}.json", json.dumps(asdict(study), indent=1))
+    store.write_note("imported", name, json.dumps(asdict(study), indent=1))
     return study
 
 
 def read_imported(store: Store, name: str) -> ImportedStudy | None:
     """An imported study; None when there is none of that name."""
-    path = store.root / "imported" / f"{name}.json"
+    path = store.note("imported", name)
     if not path.is_file():
         return None
     return read_record(path, TypeAdapter(ImportedStudy))
@@ -98,8 +97,7 @@ def read_imported(store: Store, name: str) -> ImportedStudy | None:
 
 def imported_studies(store: Store) -> list[str]:
     """Names of all imported studies of this home."""
-    folder = store.root / "imported"
-    return sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
+    return store.notes("imported")
 
 
 def answered_by_all(models: Sequence[set[str]]) -> set[str]:

@@ -7,7 +7,6 @@ meta: samples, tokens_generated, seconds
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def make_traces(spec: ArmSpec, base: Path, store: Store, every: float = RESUME_S
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (draft.path / FILE).write_text(text, encoding="utf-8")
             draft.meta.update(samples=len(lines), tokens_generated=tokens, seconds=seconds)
-        shutil.rmtree(work.root)
+        work.remove()
         return store.get("traces", key)
 
 

@@ -88,8 +88,8 @@ def test_documented_sql_runs(empty, sql):
 def test_every_command_and_setting_is_documented():
     for name in get_command(app).commands:
         assert f"`retain {name}" in REFERENCE
-    for name in Settings.model_fields:
-        assert f"`RETAIN_{name.upper()}`" in REFERENCE
+    for name, field in Settings.model_fields.items():
+        assert f"`{field.validation_alias or f'RETAIN_{name.upper()}'}`" in REFERENCE
 
 
 def test_every_study_key_dial_method_and_control_is_documented():
