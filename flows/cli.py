@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from flows import reading
+from flows.options import Cluster, Metric
 
 app = typer.Typer(
     help="What a fine-tuned language model gained, what it lost, and which ingredient did it.",
@@ -15,10 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(reading.app)
 StudyFile = Annotated[Path, typer.Argument(help="study file, such as studies/lab.yaml", metavar="STUDY.yaml")]
-Form = Annotated[str, typer.Option("--format", help="table, csv, json or markdown")]
-Cluster = Annotated[str | None, typer.Option("--cluster", help="field of the documents that says which items are alike")]
-Metric = Annotated[list[str] | None, typer.Option("--metric", help="benchmark=metric; can be given several times")]
 
 
 @app.command()
@@ -91,14 +91,6 @@ def doctor() -> None:
 
 
 @app.command()
-def status() -> None:
-    """Show the studies of this home and how far they are."""
-    from retain_core.commands import status_text
-
-    print(status_text())
-
-
-@app.command()
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="remove it; without this nothing is changed")] = False,
     every: Annotated[bool, typer.Option("--all", help="a line for each thing instead of one for each sort")] = False,
@@ -107,58 +99,6 @@ def gc(
     from retain_core.commands import gc_text
 
     print(gc_text(delete, every))
-
-
-@app.command()
-def report(name: Annotated[str, typer.Argument(help="name of a study", metavar="NAME")]) -> None:
-    """Write the page of a study again from the warehouse and say where it is."""
-    from retain_core.commands import report_path
-
-    print(report_path(name))
-
-
-@app.command()
-def sql(
-    query: Annotated[
-        list[str],
-        typer.Argument(help='a query, such as "FROM method_summary"; .tables; .schema, .schema NAME', metavar="QUERY"),
-    ],
-    form: Form = "table",
-    output: Annotated[Path | None, typer.Option(help="write a file; its ending says how: .csv, .json, .md, .parquet")] = None,
-) -> None:
-    """Ask the warehouse a question (read-only); `.tables` lists what it holds, `.schema NAME` the columns of one relation."""
-    from retain_core.commands import one_query, sql_text
-
-    print(sql_text(one_query(query), form, output))
-
-
-@app.command()
-def hypotheses(form: Form = "table") -> None:
-    """The ledger: every hypothesis study with its contrast and verdict, or that it was not run."""
-    from retain_core.commands import hypotheses_text
-
-    print(hypotheses_text(form))
-
-
-@app.command()
-def compare(
-    a: Annotated[
-        str, typer.Argument(help="lm-eval folder or file; or a checkpoint, an arm or a study of the home", metavar="A")
-    ],
-    b: Annotated[str, typer.Argument(help="the second model or study, in the same way", metavar="B")],
-    metric: Metric = None,
-    cluster: Cluster = None,
-    flips: Annotated[int, typer.Option(min=0, help="print so many lost items with both answers")] = 0,
-    page: Annotated[Path | None, typer.Option(help="write the comparison as a page, too: a file that ends in .html")] = None,
-    form: Form = "table",
-) -> None:
-    """What did model B lose against model A, or how do two studies differ? From stored answers; nothing is trained or run."""
-    from retain_core.compare.command import compare_text
-
-    text, notes = compare_text(a, b, metric or [], cluster, flips, form, page)
-    print(text)
-    for note in notes:
-        print(f"retain: {note}", file=sys.stderr)
 
 
 @app.command()
@@ -188,20 +128,6 @@ def watch(file: Annotated[Path, typer.Argument(help="what to watch, and who is t
     from flows.commands import watch_once
 
     raise typer.Exit(watch_once(file))
-
-
-@app.command()
-def simulate(
-    seeds: Annotated[int | None, typer.Option(help="how many; else 100, with --sweep 20, with --toy parity 10")] = None,
-    seed: Annotated[int, typer.Option(help="the random stream that all seeds are drawn from")] = 0,
-    sweep: Annotated[bool, typer.Option("--sweep", help="turn the dials until the conclusion ends; writes files")] = False,
-    toy: Annotated[str, typer.Option("--toy", help="mixture, or parity: the toy of RL's Razor; writes files")] = "mixture",
-    form: Form = "table",
-) -> None:
-    """Published simulations: forward against reverse KL on a mixture of two normals, or the law of forgetting on digits."""
-    from retain_core.simulate.text import toy_text
-
-    print(toy_text(toy, seeds, seed, sweep, form))
 
 
 def main() -> None:
