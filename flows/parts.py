@@ -7,11 +7,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from retain_core.devices import cores, visible
 from retain_core.errors import InputError
 from retain_core.settings import Settings
 from retain_core.supervise import Part
 
 POOLS = ("cpu-pool", "gpu-pool")
+STUDIES = 4
+"""Runs of studies and of the watch, which wait for their arms: one of each deployment that prefect.yaml lets run at a time."""
 SERVER, MLFLOW = "prefect-server", "mlflow"
 
 
@@ -40,6 +43,7 @@ def environment_of(places: Places) -> dict[str, str]:
     """The environment of every part: this home, this server, this checkout; nothing is reported to anybody."""
     defaults = {
         "PREFECT_HOME": str(places.home / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }  # fmt: skip
     fixed = {
@@ -74,7 +78,9 @@ def mlflow(places: Places, config: Settings, environment: dict[str, str]) -> Par
 
 def worker(pool: str, places: Places, environment: dict[str, str]) -> Part:
     """A worker of a process pool; the runs that it starts are its children."""
+    limit = cores() + STUDIES if pool == "cpu-pool" else len(visible())
     command = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", f"{pool} of retain up"]
+    command += ["--limit", str(limit)]
     return _part(f"worker-{pool}", command, places, environment)
 
 

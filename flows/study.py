@@ -18,6 +18,7 @@ from retain_core.own.study import seal_study
 from retain_core.settings import settings
 from retain_core.study import Study
 from tasks import steps
+from tasks.alert import alert
 from tasks.artifacts import Artifacts
 from tasks.labels import study_tags
 
@@ -69,13 +70,13 @@ def crossed(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
     run.run_sizes(file, cached, run_study, lambda: steps.freeze_predictions(file), fatal=_api_is_away)
 
 
-@flow(name="study-file", flow_run_name="{path}")
+@flow(name="study-file", flow_run_name="{path}", on_failure=[alert], on_crashed=[alert])
 def study_file(path: str = "studies/lab.yaml") -> State | None:
     """Run a study file of this checkout; `Unchanged` where nothing is left to do."""
     return _run_or_unchanged(load_studies(path))
 
 
-@flow(name="study-given", flow_run_name="{study.study}")
+@flow(name="study-given", flow_run_name="{study.study}", on_failure=[alert], on_crashed=[alert])
 def study_given(study: Study) -> State | None:
     """Run a study that is a parameter: Prefect's UI has a form for it. Files that it names are read from the checkout."""
     return _run_or_unchanged(one_study(study.model_copy(update={"own": seal_study(study, Path())})))

@@ -10,9 +10,10 @@ from retain_core.gate import watch as gate
 from retain_core.gate.watch_file import load_watch
 from retain_core.settings import settings
 from tasks import watch as tasks
+from tasks.alert import alert
 
 
-@flow(name="watch", flow_run_name="{path}")
+@flow(name="watch", flow_run_name="{path}", on_failure=[alert], on_crashed=[alert])
 def watch(path: str) -> State:
     """Judge what a watch file finds and was not judged before; `Unchanged` where that is nothing.
 

@@ -27,6 +27,11 @@ def has_cuda() -> bool:
     return bool(visible())
 
 
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def visible() -> list[str]:
     """Names of the devices that this process may use, as CUDA_VISIBLE_DEVICES names them; none without an NVIDIA driver."""
     if not Path("/dev/nvidiactl").exists():

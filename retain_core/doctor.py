@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from retain_core.devices import cores
 from retain_core.redact import redact
 from retain_core.settings import Settings
 
@@ -112,11 +113,11 @@ def device() -> Findings:
 
 def threads(environment: Mapping[str, str]) -> Findings:
     """More threads than cores make everything slower."""
-    told, cores = environment.get("OMP_NUM_THREADS", ""), len(os.sched_getaffinity(0))
-    if told.isdigit() and int(told) > cores:
-        yield WARNING, f"OMP_NUM_THREADS={told} on {cores} cores is slow; unset it: retain gives every arm its threads"
+    told, here = environment.get("OMP_NUM_THREADS", ""), cores()
+    if told.isdigit() and int(told) > here:
+        yield WARNING, f"OMP_NUM_THREADS={told} on {here} cores is slow; unset it: retain gives every arm its threads"
     else:
-        yield OK, f"{cores} cores"
+        yield OK, f"{here} cores"
 
 
 def writable(home: Path) -> Findings:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 from retain_core import workers
 from retain_core.arms import ArmSpec
 from retain_core.cross import StudyFile
-from retain_core.devices import visible
+from retain_core.devices import cores, visible
 from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.overlap import measure_overlap
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
@@ -75,8 +74,7 @@ def parallel_arms(study: Study) -> int:
     """How many arms run side by side on this machine: one per accelerator, else cores / threads per arm, at least one."""
     if devices := visible():
         return len(devices)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // study.execution.threads_per_arm)
+    return max(1, cores() // study.execution.threads_per_arm)
 
 
 @contextlib.contextmanager

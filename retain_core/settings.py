@@ -6,7 +6,7 @@ import shlex
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from retain_core.redact import public_address
@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     snapshot: str | None = Field(
         None,
         description="RETAIN_SNAPSHOT: a folder or s3://bucket/prefix for the copy that readers open; default none",
+    )
+    alert_url: SecretStr | None = Field(
+        None, description="RETAIN_ALERT_URL: a webhook that is told of every deployment's run that fails; default none"
+    )
+    alert_block: str | None = Field(
+        None, description="RETAIN_ALERT_BLOCK: a Prefect notification block that is told, such as slack-webhook/alerts"
     )
     prefect_api_wait: int = Field(
         120, ge=1, description="RETAIN_PREFECT_API_WAIT: seconds to wait for Prefect's own temporary server to start"

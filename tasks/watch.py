@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
+from functools import partial
 from typing import Any
 
 from prefect import task
@@ -15,11 +15,10 @@ from prefect.events import emit_event
 from retain_core.gate import watch as gate
 from retain_core.gate.find import Found
 from retain_core.gate.watch_file import Notify, Watch
-from retain_core.gate.webhook import post
 from retain_core.settings import settings
 from retain_core.study import Study
+from tasks.notify import attempt, notify
 
-log = logging.getLogger("retain")
 DOCUMENT = ("name", "decision", "sentence", "margin", "drop", "ci_low", "ci_high", "at_most", "benchmarks", "harmed")
 """What is told of a decision; drops are fractions."""
 
@@ -40,19 +39,12 @@ def tell(seen: gate.Seen, watch: Watch, study: Study) -> None:
         resource={"prefect.resource.id": f"retain.study.{study.study}", "prefect.resource.name": study.study},
         payload=document,
     )
-    _try("artifact", lambda: create_markdown_artifact(_markdown(seen, document), key=_key(study), description=seen.line))
-    if document["decision"] in watch.notify.decisions:
-        _notify(watch.notify, document)
-
-
-def _notify(notify: Notify, document: dict[str, Any]) -> None:
-    if notify.webhook_env or notify.webhook_secret:
-        _try("webhook", lambda: _warn("webhook", post(_address(notify), document)))
-    if notify.block:
-        from prefect.blocks.core import Block
-
-        text = f"{document['name']}: {document['sentence']}"
-        _try(f"block {notify.block}", lambda: Block.load(notify.block).notify(text, subject=f"retain: {document['decision']}"))  # type: ignore[arg-type,union-attr,attr-defined]
+    attempt("Prefect", lambda: create_markdown_artifact(_markdown(seen, document), key=_key(study), description=seen.line))
+    told = watch.notify
+    if document["decision"] in told.decisions:
+        text, subject = f"{document['name']}: {document['sentence']}", f"retain: {document['decision']}"
+        hook = told.webhook_env or told.webhook_secret
+        notify(text, subject, document, address=partial(_address, told) if hook else None, block=told.block)
 
 
 def _address(notify: Notify) -> str:
@@ -61,19 +53,6 @@ def _address(notify: Notify) -> str:
     from prefect.blocks.system import Secret
 
     return str(Secret.load(str(notify.webhook_secret)).get())  # type: ignore[union-attr]
-
-
-def _try(what: str, tell: Any) -> None:
-    try:
-        tell()
-    except Exception as error:  # whatever a block or a server does, the decision stands
-        _warn(what, type(error).__name__)
-
-
-def _warn(what: str, problem: str) -> None:
-    """Errors of others may quote an address, so only their kind is told."""
-    if problem:
-        log.warning("the decision is kept, but %s was not told of it: %s", what, problem)
 
 
 def _key(study: Study) -> str:

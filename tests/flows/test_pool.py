@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import timedelta
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -45,9 +46,9 @@ def prefect(home, settings, *arguments):
 
 @contextlib.contextmanager
 def worker(home, settings, name, folder):
-    """A worker in a folder and a process group of its own."""
+    """A worker in a folder and a process group of its own; it runs at most four flows at a time."""
     folder.mkdir()
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu-pool", "--name", name]
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "cpu-pool", "--name", name, "--limit", "4"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=environment(home) | settings, stdout=log, stderr=log, start_new_session=True
@@ -127,11 +128,7 @@ def test_a_worker_that_is_killed_loses_nothing(home, smoke_study, tmp_path, pool
         run = begin(pooled, home, pools)
         of_first = psutil.Process(first.pid)
         until(lambda: any(_trains(p, home) for p in of_first.children(recursive=True)), 300)
-        family = of_first.children(recursive=True)
-        os.killpg(first.pid, signal.SIGKILL)
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill_all_of(first)
         out, err = run.communicate(timeout=800)
     assert run.returncode == 0, out + err
     assert err.count("is gone") >= 1
@@ -150,6 +147,23 @@ def test_a_study_given_as_a_parameter_with_nothing_to_do_is_unchanged(home, smok
         state = ended(client, run.id, 120)
     assert (state.name, state.type.value) == ("Unchanged", "COMPLETED")
     assert "nothing to train or evaluate" in state.message
+
+
+def test_a_nightly_that_fails_raises_an_alert(home, tmp_path, pools, webhook):
+    address, bodies = webhook
+    deploy(home, pools)
+    (tmp_path / "bad.yaml").write_text("study: bad\n")
+    told = pools | {"RETAIN_ALERT_URL": address}
+    with worker(home, told, "one", tmp_path / "one"), client_of(pools) as client:
+        deployment = client.read_deployment_by_name("study-file/smoke")
+        night = client.create_flow_run_from_deployment(deployment.id, parameters={"path": str(tmp_path / "bad.yaml")})
+        assert ended(client, night.id, 120).is_failed()
+        until(lambda: bodies, 30)
+    (alert,) = bodies
+    assert (alert["event"], alert["flow"], alert["id"]) == ("retain.run.failed", "study-file", str(night.id))
+    assert str(tmp_path / "bad.yaml") in alert["message"]
+    assert alert["url"].endswith(f"/runs/flow-run/{night.id}")
+    assert "very-secret-path" not in (tmp_path / "one" / "log").read_text()
 
 
 @pytest.mark.slow
@@ -193,6 +207,32 @@ def test_a_cancelled_study_takes_its_arms_along(home, smoke_study, tmp_path, poo
         until(lambda: not living(leases), 60)
     assert {state.type.value for name, state in states.items() if name.startswith(("sft", "grpo"))} == {"CANCELLED"}
     assert not any(state.is_completed() for state in states.values())
+
+
+@pytest.mark.slow
+def test_the_automation_ends_a_study_whose_machine_was_lost(home, smoke_study, tmp_path, pools):
+    inline, _ = of_pool(smoke_study, tmp_path, **{"updates: 4": "updates: 4000"})
+    deploy(home, pools)
+    prefect(home, pools, "automation", "create", "--from-file", str(ROOT / "deploy" / "automations.yaml"))
+    beating = pools | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    with worker(home, beating, "one", tmp_path / "one") as machine, client_of(pools) as client:
+        deployment = client.read_deployment_by_name("study-given/by-parameter")
+        given = {"study": yaml.safe_load(inline.read_text())}
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+        beats = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+        until(lambda: httpx.post(f"{pools['PREFECT_API_URL']}/events/filter", json=beats).json()["events"], 200)
+        _kill_all_of(machine)
+        state = ended(client, run.id, 240)
+    assert (state.type.value, state.message) == ("CRASHED", "no heartbeat of its worker")
+
+
+def _kill_all_of(worker):
+    """A machine that is switched off: the worker's process group, and whatever it started elsewhere."""
+    family = psutil.Process(worker.pid).children(recursive=True)
+    os.killpg(worker.pid, signal.SIGKILL)
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _trains(process, home):

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
@@ -12,26 +10,6 @@ import pytest
 from tests.conftest import ROOT, retain
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def webhook():
-    """The address of a webhook that fails, and what it was sent."""
-    bodies = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(500)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/very-secret-path", bodies
-        server.shutdown()
 
 
 def asked(server, what, body=None):

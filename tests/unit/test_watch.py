@@ -11,7 +11,7 @@ from retain_core.errors import InputError
 from retain_core.gate.find import INDEX, Found, in_folder, is_whole
 from retain_core.gate.watch import Seen, exit_code, unjudged
 from retain_core.gate.watch_file import Folder, load_watch
-from retain_core.gate.webhook import check_address, post
+from retain_core.webhook import check_address, post
 
 
 def written(tmp_path, text):

@@ -1,4 +1,4 @@
-"""Telling a webhook of a decision."""
+"""Telling a webhook."""
 
 from __future__ import annotations
 
