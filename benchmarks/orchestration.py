@@ -1,0 +1,150 @@
+"""What orchestration costs an arm: arms that have nothing to do, on a work pool and beside the study.
+
+python -m benchmarks.orchestration {pool|inline}    (about 12 and 6 minutes on two cores)
+
+A do-nothing arm is a model that is evaluated on no benchmark: everything of an arm's run happens but its training and its
+evaluation. The line is fitted to the wall time of each number of arms; a residual that grows would show what is not linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from retain_core import workers
+from retain_core.plan import PlannedArm
+from retain_core.run import Running, open_study, run_all
+from retain_core.settings import settings
+from retain_core.study_file import load_study
+
+ROOT = Path(__file__).parent.parent
+POOL = (20, 40, 80)
+INLINE = (250, 500, 1000)
+LIMIT = 2
+"""Arms that the worker runs at a time."""
+
+
+def measure(counts: tuple[int, ...], run: Callable[[int], object]) -> list[str]:
+    """Lines of a table: the wall time of each number of arms, the line through them, and how far it misses each."""
+    seconds = []
+    for count in counts:
+        started = time.perf_counter()
+        run(count)
+        seconds.append(time.perf_counter() - started)
+    slope, start = np.polyfit(counts, seconds, 1)
+    lines = ["| arms | seconds | seconds an arm | residual |", "|---|---|---|---|"]
+    for count, spent in zip(counts, seconds, strict=True):
+        lines.append(f"| {count} | {spent:.1f} | {spent / count:.3f} | {spent - start - slope * count:+.1f} s |")
+    return [*lines, "", f"slope {slope:.3f} s an arm, start {start:.1f} s"]
+
+
+def nothings(running: Running, count: int) -> None:
+    """Put arms that have nothing to do in the place of the study's own."""
+    spec, folder = running.plan.arms[0].spec, str(running.plan.base_path)
+    nothing = {"config": {"algorithm": "external", "model": folder}, "steps": (0,), "benchmarks": (), "retention": ()}
+    specs = [spec.model_copy(update={**nothing, "arm": f"nothing/{n}", "method": f"nothing-{n}"}) for n in range(count)]
+    running.plan = dataclasses.replace(running.plan, arms=[PlannedArm(one, None, {}, True) for one in specs])
+
+
+def inline(running: Running, count: int) -> None:
+    """The arms as tasks of a flow of this process, in processes of their own."""
+    from prefect import flow
+    from prefect.futures import wait
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    from flows.study import ARMS_IN_FLIGHT
+    from tasks.steps import submit_arm
+
+    nothings(running, count)
+
+    @flow(name="nothings", task_runner=ThreadPoolTaskRunner(max_workers=ARMS_IN_FLIGHT))
+    def arms() -> None:
+        futures = [submit_arm(running, name) for name in running.missing_arms]
+        wait(futures)
+        assert [future.result() for future in futures] == [""] * count
+
+    arms()
+
+
+def pool(running: Running, count: int) -> list[float]:
+    """The arms as deployment runs on a worker. Returns the seconds from submitting to beginning of each."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    from tasks.pool import run_on_pool
+
+    nothings(running, count)
+    with ThreadPoolExecutor(max_workers=count) as threads:
+        found = list(threads.map(lambda arm: run_on_pool(arm.spec, "cpu-pool", running.store), running.plan.arms))
+    assert found == [""] * count, found
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter.model_validate({"name": {"like_": "nothing-"}}),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=count,
+        )
+    return [(run.start_time - run.created).total_seconds() for run in runs if run.start_time and run.created]
+
+
+@contextlib.contextmanager
+def serving(home: Path) -> Iterator[None]:
+    """A Prefect server with the deployments, and one worker on them."""
+    from tests.conftest import serving_prefect
+
+    (home / "prefect").mkdir(parents=True)
+    with serving_prefect(home) as address:
+        os.environ.update(PREFECT_API_URL=f"{address}/api", RETAIN_CODE=str(ROOT))
+        prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+        for arguments in (
+            "work-pool create cpu-pool --type process",
+            "work-pool create gpu-pool --type process",
+            "deploy --all",
+        ):
+            subprocess.run([*prefect, *arguments.split()], cwd=ROOT, check=True, capture_output=True)
+        command = [*prefect, "worker", "start", "--pool", "cpu-pool", "--limit", str(LIMIT)]
+        with (home / "worker.log").open("w") as log:
+            worker = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(worker.pid, signal.SIGTERM)
+            worker.wait(timeout=60)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["pool", "inline"])
+    what = parser.parse_args().what
+    os.environ.update(PREFECT_LOGGING_LEVEL="CRITICAL", TQDM_DISABLE="1", DO_NOT_TRACK="1")
+    with tempfile.TemporaryDirectory(prefix="retain-bench-") as folder:
+        os.environ["RETAIN_HOME"] = folder
+        workers.warm_up(1)
+        study = load_study(ROOT / "studies" / "smoke.yaml")
+        with open_study(study, settings()) as running:
+            run_all(running)
+        with serving(Path(folder)), open_study(study, settings()) as running:
+            if what == "inline":
+                print(*measure(INLINE, lambda count: inline(running, count)), sep="\n")
+                return
+            waits: dict[int, list[float]] = {}
+            lines = measure(POOL, lambda count: waits.update({count: pool(running, count)}))
+            first = sorted(waits[POOL[0]])[0]
+            print(*lines, f"from submitting to beginning, the first of {POOL[0]} arms: {first:.1f} s", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
