@@ -15,9 +15,8 @@ from retain_core.errors import InputError
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
-from retain_core.redact import secret_in
 from retain_core.study import Base, Budget, Cross, Data, Execution, Primary, Retention, Study, unknown
-from retain_core.yaml_text import parse_yaml
+from retain_core.yaml_text import parse_yaml, read_text
 
 Where = tuple[int | str, ...]
 """The place of a value in a study file: keys and positions, outermost first."""
@@ -85,17 +84,7 @@ class StudyText:
 
 def read_study(path: str | Path) -> StudyText:
     """Read a study file without checking what it says. Raises InputError when it is no YAML mapping."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the study file {path} is not UTF-8 text") from None
-    if name := secret_in(text):
-        raise InputError(
-            f"{path}: holds the value of the environment variable {name}; studies are stored and shown, "
-            "so let your code read the variable instead"
-        )
+    text = read_text(path, "study file", "studies are stored and shown, so let your code read the variable instead")
     tree, raw = parse_yaml(path, text, yaml.SafeLoader)
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a study file is a mapping that begins with `study: <name>`")

@@ -9,6 +9,20 @@ from typing import Any
 import yaml
 
 from retain_core.errors import InputError
+from retain_core.redact import secret_in
+
+
+def read_text(path: str | Path, what: str, instead: str) -> str:
+    """The text of a user's file, called `what`. Raises InputError, also when it holds a secret: `instead` says what to do."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the {what} {path} is not UTF-8 text") from None
+    if name := secret_in(text):
+        raise InputError(f"{path}: holds the value of the environment variable {name}; {instead}")
+    return text
 
 
 def parse_yaml(path: str | Path, text: str, loader: type[yaml.SafeLoader]) -> tuple[yaml.Node | None, Any]:

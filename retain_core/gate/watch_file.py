@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from retain_core.errors import InputError
 from retain_core.hub import is_hub_id
-from retain_core.redact import secret_in
 from retain_core.study import Study
 from retain_core.study_file import load_study
-from retain_core.yaml_text import parse_yaml
+from retain_core.yaml_text import parse_yaml, read_text
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -105,14 +104,7 @@ class Watch(BaseModel):
 
 def load_watch(path: str | Path) -> Watch:
     """Read a watch file; its paths are relative to it. Raises InputError, one sentence that names the field."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the watch file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the watch file {path} is not UTF-8 text") from None
-    if name := secret_in(text):
-        raise InputError(f"{path}: holds the value of the environment variable {name}; name the variable instead")
+    text = read_text(path, "watch file", "name the variable instead")
     _, raw = parse_yaml(path, text, yaml.SafeLoader)
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a watch file is a mapping that begins with `study: <study file>`")

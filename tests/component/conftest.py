@@ -46,3 +46,19 @@ def outputs(models, tmp_path_factory):
     for model in ("base", "tuned"):
         run_harness(models, model, ALL, folder)
     return folder
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Every job that gets a process of its own, by name."""
+    from retain_core import workers
+
+    started = []
+    real = workers.run_job
+
+    def watched(job, arguments, log):
+        started.append((job, log.stem))
+        return real(job, arguments, log)
+
+    monkeypatch.setattr(workers, "run_job", watched)
+    return started

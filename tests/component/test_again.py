@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from mlflow import MlflowClient
 
-from retain_core import run, workers
+from retain_core import workers
 from retain_core.arms import Checkpoint, weights_key
 from retain_core.errors import InputError
 from retain_core.revisions import revisions_of
@@ -17,20 +17,6 @@ from retain_core.store import Store
 from retain_core.study_file import load_study
 from tests.conftest import ROOT, RUN_PLAIN, environment, manifests, run_plain, settings_at, tree
 from tests.faults.kill import left_over
-
-
-@pytest.fixture
-def jobs(monkeypatch):
-    """Every job that gets a process of its own, by name."""
-    started = []
-    real = workers.run_job
-
-    def watched(job, arguments, log):
-        started.append((job, log.stem))
-        return real(job, arguments, log)
-
-    monkeypatch.setattr(run.workers, "run_job", watched)
-    return started
 
 
 def test_a_second_run_does_nothing(home, smoke_study, jobs):

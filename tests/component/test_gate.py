@@ -6,7 +6,7 @@ import shutil
 import duckdb
 import pytest
 
-from retain_core import run, workers
+from retain_core import run
 from retain_core.compare.command import compare
 from retain_core.errors import InputError
 from retain_core.gate.command import gate_text
@@ -16,20 +16,6 @@ from retain_core.study_file import load_study
 from tests.conftest import ROOT, retain, settings_at
 
 BASE, TUNED = "docs/examples/base", "docs/examples/tuned"
-
-
-@pytest.fixture
-def jobs(monkeypatch):
-    """Every job that gets a process of its own, by name."""
-    started = []
-    real = workers.run_job
-
-    def watched(job, arguments, log):
-        started.append((job, log.stem))
-        return real(job, arguments, log)
-
-    monkeypatch.setattr(run.workers, "run_job", watched)
-    return started
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import timedelta
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -207,6 +208,23 @@ def test_a_cancelled_study_takes_its_arms_along(home, smoke_study, tmp_path, poo
         until(lambda: not living(leases), 60)
     assert {state.type.value for name, state in states.items() if name.startswith(("sft", "grpo"))} == {"CANCELLED"}
     assert not any(state.is_completed() for state in states.values())
+
+
+@pytest.mark.slow
+def test_the_automation_ends_a_study_whose_machine_was_lost(home, smoke_study, tmp_path, pools):
+    inline, _ = of_pool(smoke_study, tmp_path, **{"updates: 4": "updates: 4000"})
+    deploy(home, pools)
+    prefect(home, pools, "automation", "create", "--from-file", str(ROOT / "deploy" / "automations.yaml"))
+    beating = pools | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    with worker(home, beating, "one", tmp_path / "one") as machine, client_of(pools) as client:
+        deployment = client.read_deployment_by_name("study-given/by-parameter")
+        given = {"study": yaml.safe_load(inline.read_text())}
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+        beats = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+        until(lambda: httpx.post(f"{pools['PREFECT_API_URL']}/events/filter", json=beats).json()["events"], 200)
+        _kill_all_of(machine)
+        state = ended(client, run.id, 240)
+    assert (state.type.value, state.message) == ("CRASHED", "no heartbeat of its process")
 
 
 def _kill_all_of(worker):
