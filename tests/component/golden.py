@@ -6,7 +6,8 @@
 A change of a trajectory is a change of the method: refresh it only with a reason, and raise TRAINING_VERSION in
 retain_core/arms.py, so that stored arms are trained again. Another release of torch, transformers or trl may change
 one too; the file says what made it. The model is too small to solve anything: rewards are a coin, and where a method
-keeps right answers, one answer in four counts as right by its letters (`by_content`).
+keeps right answers, one answer in four counts as right by its letters (`by_content`). After some updates its KL to the
+base and its gain are there too, as retain measures them.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "tests" / "data" / "golden"
 KEPT = ("loss", "grad_norm", "kl", "reward", "entropy", "clip_share", "value_loss")
 UPDATES, SEQUENCES = 4, 16
+MEASURED = (2, UPDATES)
+"""After which updates the forward KL to the base and the gain are measured."""
+ITEMS = 40
+"""On how many held-out items of the target."""
 RELATIVE, ABSOLUTE = 2e-3, 2e-4
 """What another processor may change by rounding: sums of float32 in another order, through four updates."""
 
 ON_POLICY: dict[str, dict[str, Any]] = {
     "reinforce": {"algorithm": "reinforce", "reward": "random"},
+    "reinforce_baseline": {"algorithm": "reinforce", "reward": "random", "advantage": "mean"},
     "reinforce_kl_retention": {"algorithm": "reinforce", "reward": "random", "kl": 0.5, "kl_prompts": "retention"},
     "rloo": {"algorithm": "rloo", "reward": "random", "kl": 0.1, "kl_estimator": "k2"},
     "grpo": {"algorithm": "grpo", "reward": "random", "kl": 0.1},
@@ -37,6 +43,7 @@ ON_POLICY: dict[str, dict[str, Any]] = {
 }
 OFFLINE: dict[str, dict[str, Any]] = {
     "sft": {"algorithm": "sft", "solution": "canonical"},
+    "sft_in_style": {"algorithm": "sft", "expert": "in_style"},
     "sft_kl": {"algorithm": "sft", "kl": 1.0},
     "sft_kl_retention": {"algorithm": "sft", "kl": 1.0, "kl_prompts": "retention"},
     "sft_replay": {"algorithm": "sft", "expert": "in_style", "replay": 0.25, "prompts": "frozen"},
@@ -87,8 +94,48 @@ def arm_spec(label: str, dials: dict[str, Any], updates: int = UPDATES, learning
     return spec.model_copy(update=more)
 
 
+class Ruler:
+    """Measures a checkpoint on held-out items of the target, with what measures the checkpoints of a study."""
+
+    def __init__(self, base: Path) -> None:
+        from transformers import set_seed
+
+        from retain_core.evaluation.divergence import MAX_NEW_TOKENS, load_model
+        from retain_core.evaluation.exact import ExactItem
+        from retain_core.lab.spec import lab_spec
+        from retain_core.lab.world import World
+        from retain_core.training.encode import encode_exchanges, encode_prompts
+        from retain_core.training.sampling import sample_ids
+
+        self.base, self.tokenizer = load_model(base)
+        items = World(lab_spec("smoke")).items("countdown")[:ITEMS]
+        self.prompts = [item.prompt for item in items]
+        self.items = []
+        for number, (item, prompt) in enumerate(zip(items, encode_prompts(self.tokenizer, self.prompts), strict=True)):
+            rows = encode_exchanges(self.tokenizer, [(item.prompt, answer) for answer in item.extra["valid"]])
+            self.items.append(ExactItem(number, prompt, [row["input_ids"][len(prompt) :] for row in rows]))
+        set_seed(0)
+        self.answers = sample_ids(self.base, self.tokenizer, self.prompts, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS)
+        self.right = self._right(self.base)
+
+    def _right(self, model: Any) -> float:
+        from retain_core.evaluation.exact import exact_scores
+
+        return sum(exact_scores(model, self.items).values()) / len(self.items)
+
+    def measure(self, weights: Path) -> dict[str, float]:
+        """Forward KL in nats per token, and the exact gain as a multiple of the base's score, which is next to nothing."""
+        from retain_core.evaluation.divergence import kl_along, load_model
+
+        model, _ = load_model(weights)
+        nats, tokens = zip(*kl_along(self.base, model, self.tokenizer, self.prompts, self.answers), strict=True)
+        return {
+            "kl_forward": round(sum(nats) / sum(tokens), 6), "gain": round(self._right(model) / self.right - 1, 6),
+        }  # fmt: skip
+
+
 def trajectory(label: str, base: Path) -> list[dict[str, float]]:
-    """What is kept of the curve, one entry an update."""
+    """What is kept of the curve, one entry an update, with KL and gain after those of `MEASURED`."""
     import torch
 
     from retain_core.lab.targets import Countdown
@@ -103,13 +150,17 @@ def trajectory(label: str, base: Path) -> list[dict[str, float]]:
             tempfile.TemporaryDirectory() as name,
             patch.object(Countdown, "accepts", lambda _, key, answer: by_content(answer)),
         ):
-            spec, out = arm_spec(label, METHODS[label]), Path(name)
+            spec, out = arm_spec(label, METHODS[label], steps=MEASURED), Path(name)
             traces = make_traces(spec, base, Store(out / "home")) if spec.config.get("traces_of") else None
             curve = train(spec, base, out, traces).curve
+            ruler = Ruler(base)
+            measured = {update: ruler.measure(out / "weights" / str(update)) for update in MEASURED}
     finally:
         torch.set_num_threads(threads)
     return [
-        {"update": update} | {p["name"]: round(p["value"], 6) for p in curve if p["step"] == update and p["name"] in KEPT}
+        {"update": update}
+        | {p["name"]: round(p["value"], 6) for p in curve if p["step"] == update and p["name"] in KEPT}
+        | measured.get(update, {})
         for update in range(1, UPDATES + 1)
     ]
 

@@ -717,3 +717,10 @@ def test_dials_that_do_not_go_together_are_refused():
 def test_golden_trajectories(base, label):
     """Tolerances and how to refresh: tests/component/golden.py."""
     golden.check(label, base)
+
+
+def test_every_algorithm_has_a_golden_trajectory_with_its_kl_and_gain():
+    assert {dials["algorithm"] for dials in golden.METHODS.values()} == set(DIALS) - {"custom", "external"}
+    for label in golden.METHODS:
+        measured = [entry["update"] for entry in golden.stored(label)["updates"] if {"gain", "kl_forward"} <= set(entry)]
+        assert measured == list(golden.MEASURED), label
