@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from retain_core.arms import rate_text
+from retain_core.hypotheses.beside import beside
 from retain_core.hypotheses.studies import Question, questions
 from retain_core.remote import open_store
 from retain_core.settings import Settings
@@ -122,6 +123,9 @@ def entry(con: duckdb.DuckDBPyConnection, store: Store, home: Path, question: Qu
     note = reason or ("" if before else "declared after training, so exploratory")
     if question.tested_if and (why := _untested(con, store, question)):
         state, word, note = "not tested", None, why
+    if question.beside:
+        points = list(zip(question.study["primary"]["contrast"], (rate_a, rate_b), strict=True))
+        note = "; ".join(clause for clause in (note, beside(con, study, points, question.beside)) if clause)
     return Entry(question, state, word, robust, (rate_a, rate_b), diff, low, high, detectable, seeds, seconds, note)
 
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import yaml
 
+from retain_core.hypotheses.beside import Beside
+
 FOLDER = Path("studies/hypotheses")
-_ABOUT = ("name", "asks", "contrast", "primary", "anchors", "judged_by", "tested_if")
+_ABOUT = ("name", "asks", "contrast", "primary", "anchors", "judged_by", "tested_if", "beside")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Question:
     """`contrast` (the study's primary one) or `kl_law`."""
     tested_if: str | None
     """What must have happened for the dial to have been tested: `kl_moved`, `clipped`."""
+    beside: Beside | None
+    """What else the ledger says of the two methods."""
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +58,8 @@ def _question(number: int, raw: dict[str, Any], entry: dict[str, Any]) -> Questi
         del primary["at_gain"]
     study["primary"] = primary
     return Question(
-        number, entry["name"], entry["asks"], study, entry.get("judged_by", "contrast"), entry.get("tested_if")
+        number, entry["name"], entry["asks"], study, entry.get("judged_by", "contrast"), entry.get("tested_if"),
+        entry.get("beside"),
     )  # fmt: skip
 
 

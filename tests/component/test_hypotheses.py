@@ -1,6 +1,7 @@
 """The hypothesis studies are what their template says, and the ledger says what came out of them and nothing more."""
 
 import json
+import re
 import shutil
 
 import duckdb
@@ -8,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retain_core.hypotheses.beside import beside
 from retain_core.hypotheses.ledger import ledger, ledger_text
 from retain_core.hypotheses.studies import questions, study_text
 from retain_core.settings import Settings
 from retain_core.store import Store
 from retain_core.study_file import load_study
 from tests.conftest import ROOT
-from tests.synthetic import Truth, fill, made_scores
+from tests.synthetic import Truth, fill, made_scores, made_sequence
 
 FOLDER = ROOT / "studies" / "hypotheses"
 BY_NAME = {question.name: question for question in questions()}
@@ -190,6 +192,42 @@ def test_the_law_is_judged_by_what_it_says_of_methods_left_out(home, left_out, l
     con.close()
     entry = entry_of(config, "kl-law")
     assert (entry.state, entry.verdict) == ("run", word)
+
+
+def test_equal_distance_stands_beside_the_contrast_of_learning_rates(home):
+    config, con, study = home("learning-rate")
+    methods = BY_NAME["learning-rate"].study["primary"]["contrast"]
+    rows = con.execute(
+        """SELECT method, weight_distance, "drop" FROM matched_distance m WHERE study = ? AND method IN (?, ?)
+        AND weight_distance = (SELECT max(weight_distance) FROM matched_distance) ORDER BY method""",
+        [study, *methods],
+    ).fetchall()
+    con.close()
+    note = entry_of(config, "learning-rate").note
+    assert note.startswith(f"drop at a distance of {rows[0][1]:.2f} from the base: {methods[0]} (")
+    assert len({distance for _, distance, _ in rows}) == 1
+    assert len(rows) == 2
+    assert all(f"{method} (" in note and f") {100 * drop:+.1f} [" in note for method, _, drop in rows)
+
+
+def test_backward_transfer_stands_beside_the_contrast_of_a_sequence(tmp_path):
+    """Each method forgets 20 points of an earlier target, as planted."""
+    methods = {"sft_in_style": Truth(drop=0.16), "grpo": Truth(drop=0.02), "reinforce": Truth(drop=0.02)}
+    primary = {"contrast": ["sft_in_style", "grpo"], "predict": ">", "at": "last", "margin": 0.02}
+    con = fill(tmp_path / "made.duckdb", made_sequence(methods, primary=primary, base="some/model"))
+    said = beside(con, "made", [("sft_in_style", 1e-4), ("grpo", 3e-4)], "backward_transfer")
+    assert said.startswith("backward transfer over 3 targets: sft_in_style (1e-4) ")
+    assert "grpo (3e-4) " in said
+    found = [float(value) for value in re.findall(r"\) ([-+][\d.]+) \[", said)]
+    assert found == pytest.approx([-20, -20], abs=8)
+    assert beside(con, "made", [("sft_in_style", 1e-4), ("nobody", 1e-4)], "backward_transfer") == ""
+
+
+def test_what_was_not_reached_is_said_beside_the_contrast(home):
+    config, con, _ = home("learning-rate")
+    con.execute("""UPDATE matched SET "drop" = NULL, state = 'not reached' WHERE axis = 'weight_distance'""")
+    con.close()
+    assert entry_of(config, "learning-rate").note.endswith("sft_high not reached, sft_low not reached")
 
 
 def test_reading_the_ledger_changes_nothing(home):
