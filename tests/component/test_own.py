@@ -26,7 +26,7 @@ from retain_core.study_file import load_study
 from retain_core.training.imitation.expert import solvable
 from retain_core.training.preference import GROUP, sampled_pairs
 from retain_core.training.rewards import judged
-from tests.conftest import ROOT, run_plain, settings_at, tree
+from tests.conftest import ROOT, retain, run_plain, settings_at, tree
 
 VERBS = ("steal", "wash", "burn", "feed", "break", "hug", "kick", "lift")
 
@@ -373,6 +373,26 @@ def test_an_installed_package_offers_verifiers_by_name(tmp_path, monkeypatch):
     assert (code.module, code.function, code.folder) == ("own_package.checks", "right", None)
     assert code.load()("yes", {})
     monkeypatch.delitem(sys.modules, "own_package.checks")
+
+
+def test_an_installed_package_offers_methods_by_name(tmp_path):
+    """A study finds the method by its entry point where the package is installed, and says so where it is not."""
+    package, study = tmp_path / "site", tmp_path / "study"
+    shutil.copytree(ROOT / "examples" / "own_method", study)
+    (package / "own_methods").mkdir(parents=True)
+    (package / "own_methods" / "__init__.py").write_text("")
+    (study / "method.py").rename(package / "own_methods" / "best.py")
+    (package / "own_methods-1.0.dist-info").mkdir()
+    (package / "own_methods-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: own-methods\nVersion: 1.0\n")
+    (package / "own_methods-1.0.dist-info" / "entry_points.txt").write_text("[retain.methods]\nbest = own_methods.best:build\n")
+    text = (study / "study.yaml").read_text()
+    (study / "study.yaml").write_text(text.replace('"method:build"', "best"))
+    planned = retain("plan", str(study / "study.yaml"), home=tmp_path / "home", PYTHONPATH=f"{ROOT}:{package}")
+    assert planned.returncode == 0, planned.stderr
+    assert "own_method/best_of_4" in planned.stdout
+    missing = retain("plan", str(study / "study.yaml"), home=tmp_path / "home")
+    assert missing.returncode == 2
+    assert "'best' is no entry point in the group retain.methods" in missing.stderr
 
 
 def test_a_builder_must_build_a_trainer_and_a_counter(tmp_path):
