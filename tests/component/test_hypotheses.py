@@ -15,7 +15,7 @@ from retain_core.hypotheses.studies import questions, study_text
 from retain_core.settings import Settings
 from retain_core.store import Store
 from retain_core.study_file import load_study
-from tests.conftest import ROOT
+from tests.conftest import ROOT, retain
 from tests.synthetic import Truth, fill, made_scores, made_sequence
 
 FOLDER = ROOT / "studies" / "hypotheses"
@@ -95,6 +95,15 @@ def test_nothing_was_run(tmp_path):
     assert [entry.question for entry in entries] == list(questions())
     assert {entry.state for entry in entries} == {"not run"}
     assert f"0 of {len(questions())} questions have been run here" in ledger_text(Settings(home=tmp_path), "table")
+
+
+def test_the_command_has_a_row_for_every_question_that_was_not_run(tmp_path):
+    done = retain("hypotheses", "--format", "json", home=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert [row["study"] for row in rows] == [question.study["study"] for question in questions()]
+    assert {row["state"] for row in rows} == {"not run"}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_ledger_repeats_the_stored_contrast(home):

@@ -372,6 +372,19 @@ def test_equal_rewards_make_no_update(run, base, algorithm, kl_prompts):
     assert done.points("kl") == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "dials"), [("reinforce", {}), ("reinforce", {"advantage": "mean", "reward": "constant"}), ("grpo", {})]
+)
+def test_without_a_right_answer_or_with_equal_ones_nothing_moves(run, base, monkeypatch, algorithm, dials):
+    """Raw rewards of 0 everywhere, or a baseline that takes all of them away: no update, and no NaN in the curve."""
+    monkeypatch.setattr("retain_core.lab.targets.Countdown.accepts", lambda self, key, answer: False)
+    done = run(algorithm, updates=2, learning_rate=1e-2, **dials)
+    assert torch.equal(done.weights, flat(model_at(base).parameters()))
+    assert done.points("reward") == [1.0 if "reward" in dials else 0.0] * 2
+    assert done.points("grad_norm") == [0.0, 0.0]
+    assert all(abs(loss) < 1e-6 for loss in done.points("loss"))
+
+
 # ---------------------------------------------------------------------------------------------- staleness and clipping
 
 
