@@ -1,6 +1,7 @@
 """Sequences of targets: how they are trained, on tiny models, and what is computed of them, on made-up scores."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,6 +33,23 @@ def same_bits(a, b):
 
 def far(a, b):
     return sum(float((a[name] - b[name]).double().norm()) ** 2 for name in a) ** 0.5
+
+
+def test_three_targets_in_a_row_of_which_rl_finds_no_right_answer(base, tmp_path, one_thread):
+    """As in h23: SFT moves in every stage; without a right sample REINFORCE and GRPO end the sequence where they began it."""
+    from retain_core.training.train import train
+
+    methods = {
+        "sft_in_style": {"algorithm": "sft", "expert": "in_style"}, "grpo": {"algorithm": "grpo"},
+        "reinforce": {"algorithm": "reinforce"},
+    }  # fmt: skip
+    for label, dials in methods.items():
+        spec = arm_spec(label, dials, updates=1, steps=(1, 2, 3), then=("new_format", "new_facts"))
+        record = train(spec, base, tmp_path / label)
+        assert (record.updates, record.sequences) == (3, 48)
+        ways = [weights(base), *(weights(tmp_path / label / "weights" / str(step)) for step in (1, 2, 3))]
+        moved = [far(after, before) > 0 for before, after in pairwise(ways)]
+        assert moved == [label == "sft_in_style"] * 3
 
 
 @pytest.mark.parametrize("label", ["sft_kl", "grpo", "sft_lora"])
