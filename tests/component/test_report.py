@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import html.parser
 import itertools
 import json
@@ -122,10 +123,13 @@ def test_every_method_stands_in_the_table_with_every_seed(page, warehouse):
                 assert points(value) in line
 
 
-def test_the_page_has_the_controls_and_the_provenance(page):
+def test_the_page_has_the_controls_and_the_provenance(page, warehouse):
     assert "learning_rate_0" in page
     for word in ("1 of 6 controls passed", "spec hash", "torch 2.", "lm_eval 0.4", "A laboratory result", "One seed only"):
         assert word in visible(page)
+    (used,) = warehouse.execute("SELECT DISTINCT hardware FROM arms WHERE role <> 'base'").fetchone()
+    assert re.search(r", 1 of \d+ cores$|^\d+ x ", used)
+    assert f'<td>trained on<td class="wrap">{html.escape(used)}' in page
 
 
 def test_the_files_beside_the_page_are_those_that_the_docs_name(folder):
