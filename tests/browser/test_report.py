@@ -248,6 +248,19 @@ def test_the_keyboard_reaches_everything(opened: Page):
     assert opened.locator("#tip").is_hidden()
 
 
+def test_a_mark_under_the_mouse_tells_its_settings(opened: Page):
+    tip = opened.locator("#tip")
+    for chart in CHARTS:
+        mark = opened.locator(f"[data-chart={chart}] .mark-symbol path").last
+        mark.scroll_into_view_if_needed()
+        box = mark.bounding_box()
+        opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tip.wait_for(state="visible")
+        assert "method" in tip.inner_text(), chart
+        opened.mouse.move(1, 1)
+        tip.wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_meets_wcag_aa(made, chromium: Browser, scheme):
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
