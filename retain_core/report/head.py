@@ -158,7 +158,8 @@ def _lost(results: Results) -> list[tuple[str, Markup]]:
     told = [(name, *found[name]) for name in (p["a"], p["b"]) if name in found and found[name][0] is not None]
     each = [Markup("{} <b>{}</b>{}").format(name, points(drop), f" {interval(low, high)}" if low is not None else "")
             for name, drop, low, high in told]  # fmt: skip
-    return [("Lost", Markup(", ").join(each) + f" points, {where(p['at'])}")] if each else []
+    half = " (all questions; the verdict rests on half of them)" if p["at"] == "last" else ""
+    return [("Lost", Markup(", ").join(each) + f" points, {where(p['at'])}{half}")] if each else []
 
 
 def _laboratory(results: Results) -> str:

@@ -182,7 +182,7 @@ def test_the_first_screen_says_what_each_of_the_two_lost(made, finished_home):
     """At the gain of the contrast from `matched_gain`, at the end of training from `method_summary`."""
     for path, sql, end in (
         (made, 'SELECT method, "drop", ci_low, ci_high FROM matched_gain WHERE abs(gain - 0.1) < 1e-9', "10 points"),
-        (finished_home / "warehouse.duckdb", 'SELECT method, "drop", drop_low, drop_high FROM method_summary', "of training"),
+        (finished_home / "warehouse.duckdb", 'SELECT method, "drop", drop_low, drop_high FROM method_summary', "half of them)"),
     ):
         with open_warehouse(path) as con:
             (study,) = con.execute("SELECT study FROM studies").fetchone()
