@@ -22,7 +22,7 @@ from typing import Any
 from retain_core.arms import ArmSpec, Checkpoint, weights_key
 from retain_core.devices import reserved
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
-from retain_core.provenance import git_sha
+from retain_core.provenance import git_sha, hardware
 from retain_core.remote import open_store
 from retain_core.settings import RESUME_SECONDS, settings
 from retain_core.store import Store
@@ -111,7 +111,7 @@ def _train_and_evaluate(
         draft.meta.update(
             updates=record.updates, sequences=record.sequences, unique_prompts=record.unique_prompts,
             tokens_trained=record.tokens_trained, tokens_generated=record.tokens_generated, seconds=record.seconds,
-            style_distance=record.style_distance, git_sha=git_sha(),
+            style_distance=record.style_distance, git_sha=git_sha(), hardware=hardware(spec.threads),
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is not None}, weights, base, work)

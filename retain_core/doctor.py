@@ -179,7 +179,7 @@ def warehouse(path: Path) -> Findings:
     elif found is not None and found > SCHEMA_VERSION:
         yield PROBLEM, f"schema version {found} is of a newer retain (this one: {SCHEMA_VERSION}); update retain"
     else:
-        yield WARNING, f"schema version {found}; the next `retain run` or `retain report` rebuilds it as {SCHEMA_VERSION}"
+        yield WARNING, f"schema version {found}; the next `retain run` rebuilds it as {SCHEMA_VERSION}"
 
 
 def _installed(name: str) -> str | None:

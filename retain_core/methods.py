@@ -6,6 +6,7 @@ How each one is trained is in `retain_core.training`; docs/method.md has the exa
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -246,6 +247,13 @@ CONTROLS: dict[str, dict[str, Any]] = {
 
 WITHOUT_LAB = ("learning_rate_0", "constant_reward", "random_reward")
 """The controls that need no lab target: the outcome of the others is known of the lab's worlds only."""
+
+
+def needed_controls(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The controls without which a study, given by its written spec, gets no verdict: those that a base of the lab can have."""
+    if not str((spec.get("base") or {}).get("model", "")).startswith("lab/"):
+        return ()
+    return WITHOUT_LAB if spec.get("target_files") else tuple(CONTROLS)
 
 
 def control(name: str, learning_rates: tuple[float, ...], seeds: tuple[int, ...], harm: str, answers: bool = True) -> Method:

@@ -120,7 +120,7 @@ def imported_contents(store: Store, study: ImportedStudy) -> Contents:
         arms.append(
             [
                 arm, study.study, base, study.target, model.label, "none" if role == "base" else "external", role, config,
-                *[None] * 6, "done", None, *[None] * 9, None, model.imported_at, None,
+                *[None] * 6, "done", None, *[None] * 9, None, None, model.imported_at, None,
             ]
         )  # fmt: skip
         checkpoints.append([name, arm, study.study, 0, None, None, False, None, None])

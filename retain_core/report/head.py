@@ -7,7 +7,7 @@ from markupsafe import Markup
 from retain_core.arms import rate_text
 from retain_core.report.parts import Chart, Chip, Head
 from retain_core.report.results import Results
-from retain_core.report.words import amount, counted, listed, points, robust_tail, span, verdict_tail, where
+from retain_core.report.words import amount, counted, interval, listed, points, robust_tail, span, verdict_tail, where
 
 WORDS = (
     ("point", "one percentage point: 5 points are 5 questions in 100."),
@@ -88,13 +88,13 @@ def chips(results: Results) -> list[Chip]:
             found.append(Chip("declared before training" if early else "declared after training", "plain" if early else "bad"))
     else:
         found.append(Chip("no declared comparison"))
-    if not results.controls:
+    passed = list(results.all_controls.values())
+    if not passed:
         found.append(Chip("no controls"))
-    elif results.controls_passed():
-        found.append(Chip(f"all {counted(len(results.controls), 'control')} passed", "good"))
+    elif all(passed):
+        found.append(Chip(f"all {len(passed)} controls passed" if len(passed) > 1 else "the control passed", "good"))
     else:
-        passed = sum(bool(c["passed"]) for c in results.controls)
-        found.append(Chip(f"{passed} of {len(results.controls)} controls passed", "bad"))
+        found.append(Chip(f"{sum(passed)} of {counted(len(passed), 'control')} passed", "bad"))
     return found
 
 
@@ -106,9 +106,10 @@ def warnings(results: Results) -> list[Markup]:
         more = f" and {len(told) - 12} more" if len(told) > 12 else ""
         found.append(Markup("<b>{} of {} arms are missing:</b> {}{}.").format(
             len(results.unfinished), len(results.arms), "; ".join(told[:12]), more))  # fmt: skip
-    failed = [c["control"] for c in results.controls if not c["passed"]]
+    failed = [control for control, passed in results.all_controls.items() if not passed]
     if failed:
-        found.append(Markup("Not all controls passed ({}), so read nothing into the differences below.").format(listed(failed)))
+        told = failed if len(failed) <= 3 else [*failed[:2], f"{len(failed) - 2} more"]
+        found.append(Markup("Not all controls passed ({}), so read nothing into the differences below.").format(listed(told)))
     if results.primary and results.primary["declared_before"] is False:
         found.append(Markup("The comparison was declared after these arms had been trained: read it as exploratory."))
     if len(results.spec["seeds"]) == 1 and results.arms:
@@ -134,11 +135,31 @@ def facts(results: Results) -> list[tuple[str, Markup]]:
             counted(len(methods), "method"), listed(methods) if len(methods) <= 12 else f"{listed(methods[:12])} and more",
             f"; learning {'rates' if ',' in rates else 'rate'} {rates}; {counted(seeds, 'seed')} each" if rates else "")),
         ("Must not be lost", Markup("{}").format(listed(retention))),
+        *_lost(results),
         ("Behind it", Markup("{} of {} done{}, {}").format(
             done, counted(len(results.arms), "arm"),
             f" ({counted(len(results.controls), 'control')} among them)" if results.controls else "",
             counted(len(results.points), "checkpoint"))),
     ]  # fmt: skip
+
+
+def _lost(results: Results) -> list[tuple[str, Markup]]:
+    """What each of the two compared lost by itself: the sentence says only how far they are apart."""
+    p = results.primary
+    if not p or p["diff"] is None:
+        return []
+    if p["at"] == "last":
+        at = {p["a"]: p["learning_rate_a"], p["b"]: p["learning_rate_b"]}
+        found = {m["method"]: (m["drop"], m["drop_low"], m["drop_high"]) for m in results.methods
+                 if m["method"] in at and m["learning_rate"] == at[m["method"]]}  # fmt: skip
+    else:
+        gain = float(p["at"].partition("=")[2])
+        found = {m["method"]: (m["drop"], m["ci_low"], m["ci_high"]) for m in results.matched if abs(m["gain"] - gain) < 1e-9}
+    told = [(name, *found[name]) for name in (p["a"], p["b"]) if name in found and found[name][0] is not None]
+    each = [Markup("{} <b>{}</b>{}").format(name, points(drop), f" {interval(low, high)}" if low is not None else "")
+            for name, drop, low, high in told]  # fmt: skip
+    half = " (all questions; the verdict rests on half of them)" if p["at"] == "last" else ""
+    return [("Lost", Markup(", ").join(each) + f" points, {where(p['at'])}{half}")] if each else []
 
 
 def _laboratory(results: Results) -> str:

@@ -58,6 +58,7 @@ def provenance(con: duckdb.DuckDBPyConnection, results: Results) -> list[tuple[s
         ("packages of the evaluations", _versions(settings)),
         ("evaluated with", _told(settings, ("backend", "dtype", "decoding", "batch_size", "chat_template", "threads"))),
         ("platform", ", ".join(sorted({s["platform"] for s in settings if "platform" in s})) or "not recorded"),
+        ("trained on", ", ".join(sorted({arm["hardware"] for arm in done if arm["hardware"]})) or "not recorded"),
         ("page written on", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
         (
             "budget per target" if results.spec.get("then") else "budget per arm",

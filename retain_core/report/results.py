@@ -12,6 +12,7 @@ import duckdb
 
 from retain_core.analysis.contrasts import DEFAULT_MARGIN
 from retain_core.errors import InputError
+from retain_core.methods import needed_controls
 from retain_core.report.palette import places
 from retain_core.stats.crossed import near_edge
 
@@ -114,9 +115,10 @@ class Results:
         """Benchmarks on which the base scores so near 0 or 1 that intervals over seeds deserve a warning."""
         return [s["benchmark"] for s in self.base_scores if s["role"] == "retention" and s["primary"] and near_edge(s["score"])]
 
-    def controls_passed(self) -> bool:
-        """Whether every control ran and passed."""
-        return bool(self.controls) and all(c["passed"] for c in self.controls)
+    @property
+    def all_controls(self) -> dict[str, bool]:
+        """Control -> whether it ran and passed, those that the study should have had among them."""
+        return dict.fromkeys(needed_controls(self.spec), False) | {c["control"]: bool(c["passed"]) for c in self.controls}
 
 
 def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:

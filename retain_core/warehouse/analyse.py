@@ -18,7 +18,7 @@ from retain_core.analysis.law import law_of
 from retain_core.analysis.matching import GAINS, Curves, MatchedPoint, front_points, matched_points
 from retain_core.analysis.scores import StudyScores, read_scores
 from retain_core.canonical import digest
-from retain_core.methods import CONTROLS, WITHOUT_LAB
+from retain_core.methods import needed_controls
 from retain_core.revisions import question
 from retain_core.stats.sequential import MOST_LOOKS, look_levels, overall_error
 from retain_core.warehouse.rows import insert
@@ -166,10 +166,12 @@ def _store_looks(con: duckdb.DuckDBPyConnection, scores: StudyScores) -> list[fl
 def _withheld(con: duckdb.DuckDBPyConnection, scores: StudyScores) -> str | None:
     """Why there can be no verdict: a control that failed, or that a lab study must have and has not."""
     passed = dict(con.execute("SELECT control, passed FROM controls WHERE study = ?", [scores.study]).fetchall())
-    known = WITHOUT_LAB if scores.spec.get("target_files") else CONTROLS
-    wanted = list(known) if str((scores.spec.get("base") or {}).get("model", "")).startswith("lab/") else []
-    missing = [name for name in wanted if passed.get(name) is None]
+    missing = [name for name in needed_controls(scores.spec) if passed.get(name) is None]
     failed = [name for name, ok in passed.items() if ok is False]
     if failed:
-        return f"control {', '.join(failed)} failed"
-    return f"control {', '.join(missing)} was not run" if missing else None
+        return f"{_controls(failed)} failed"
+    return f"{_controls(missing)} {'was' if len(missing) == 1 else 'were'} not run" if missing else None
+
+
+def _controls(names: list[str]) -> str:
+    return f"control {names[0]}" if len(names) == 1 else f"controls {', '.join(names[:-1])} and {names[-1]}"

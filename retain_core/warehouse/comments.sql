@@ -48,6 +48,7 @@ COMMENT ON COLUMN arms."seconds" IS 'wall time of training, evaluation apart (se
 COMMENT ON COLUMN arms."path_length" IS 'sum over updates of the length of the weight change (norm); null: above 100 million parameters; not done; imported';
 COMMENT ON COLUMN arms."weight_distance" IS 'length of the weight change from base to last checkpoint (norm); null: not done; imported';
 COMMENT ON COLUMN arms."git_sha" IS 'commit of the code that trained it; null: outside a checkout; base; imported';
+COMMENT ON COLUMN arms."hardware" IS 'what trained it: the accelerators by name, else the processor and how many of its cores; null: base; imported; trained before it was recorded';
 COMMENT ON COLUMN arms."created_at" IS 'when training ended (UTC); null: not done';
 COMMENT ON COLUMN arms."artifact" IS 'key of the arm''s artifact; null: imported';
 

@@ -143,7 +143,7 @@ def _base_row(plan: StudyPlan) -> list[Any]:
     init_seed = plan.base.lab.seed if plan.base.lab else None
     return [
         base, study.study, base, study.target, "base", "none", "base", canonical_json(study.base), None, None, None,
-        init_seed, None, None, "done" if plan.base_ready else "missing", None, 0, 0, 0, 0, 0, None, 0.0, 0.0, 0.0, None,
+        init_seed, None, None, "done" if plan.base_ready else "missing", None, 0, 0, 0, 0, 0, None, 0.0, 0.0, 0.0, None, None,
         weights.created_at if weights else None, plan.base.fingerprint,
     ]  # fmt: skip
 
@@ -162,7 +162,7 @@ def _arm_row(plan: StudyPlan, arm: PlannedArm, errors: dict[str, str]) -> list[A
         spec.learning_rate, spec.seed, spec.seed, init_seed, spec.seed, None, status, errors.get(spec.arm),
         meta.get("updates"), meta.get("sequences"), meta.get("unique_prompts"), meta.get("tokens_trained"),
         meta.get("tokens_generated"), meta.get("style_distance"), meta.get("seconds"), path, distance, meta.get("git_sha"),
-        arm.record.created_at if arm.record else None, spec.key,
+        meta.get("hardware"), arm.record.created_at if arm.record else None, spec.key,
     ]  # fmt: skip
 
 

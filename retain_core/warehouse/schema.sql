@@ -16,7 +16,7 @@ CREATE TABLE arms (
     config JSON, learning_rate DOUBLE, seed INTEGER, data_seed INTEGER, init_seed INTEGER, sampling_seed INTEGER,
     evaluation_seed INTEGER, status VARCHAR, error VARCHAR, updates INTEGER, sequences BIGINT, unique_prompts BIGINT,
     tokens_trained BIGINT, tokens_generated BIGINT, style_distance DOUBLE, seconds DOUBLE, path_length DOUBLE, weight_distance DOUBLE,
-    git_sha VARCHAR, created_at TIMESTAMP, artifact VARCHAR
+    git_sha VARCHAR, hardware VARCHAR, created_at TIMESTAMP, artifact VARCHAR
 );
 CREATE TABLE checkpoints (
     checkpoint VARCHAR, arm VARCHAR, study VARCHAR, step INTEGER, alpha DOUBLE, stage INTEGER, kept BOOLEAN,

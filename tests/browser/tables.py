@@ -110,6 +110,7 @@ RELATIONS = {
             FROM versions
         UNION ALL SELECT 'evaluated with', coalesce(string_agg(text, '; ' ORDER BY place), 'not recorded') FROM told
         UNION ALL SELECT 'platform', coalesce(string_agg(DISTINCT s->>'platform', ', '), 'not recorded') FROM said
+        UNION ALL SELECT 'trained on', coalesce(string_agg(DISTINCT hardware, ', ' ORDER BY hardware), 'not recorded') FROM done
         UNION ALL SELECT 'page written on',
             '{platform.system()} {platform.machine()}, Python {platform.python_version()}'
         UNION ALL SELECT if(spec->>'then' IS NULL OR spec->>'then' = '[]', 'budget per arm', 'budget per target'),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -15,6 +14,7 @@ pytestmark = pytest.mark.browser
 NOISE = ("/mlflow/users/current", "ResizeObserver loop completed with undelivered notifications")
 """MLflow's own: it asks who is logged in where nobody can, and its layout complains of itself."""
 WAIT = 60_000
+ARMS = ("sft-lr1e-3-s0", "grpo-lr1e-3-s0", "learning_rate_0-lr0-s0")
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +45,23 @@ def page(served, watched):
     assert errors == []
 
 
-def test_the_experiment_lists_the_study_and_its_arms_below_it(served, page: Page):
+def arms_listed(page: Page) -> None:
+    """Open the experiment, and the study's run in it, so that its arms stand below."""
     page.get_by_role("link", name="smoke", exact=True).click(timeout=WAIT)
     study = page.get_by_role("link", name="study smoke")
     expect(study).to_be_visible(timeout=WAIT)
     assert page.get_by_role("link", name="grpo-lr1e-3-s0", exact=True).count() == 0
     study.locator("xpath=ancestor::*[@role='gridcell'][1]").locator("button").first.click()  # the + beside it
-    for name in ("sft-lr1e-3-s0", "grpo-lr1e-3-s0", "learning_rate_0-lr0-s0"):
+    for name in ARMS:
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible(timeout=WAIT)
 
 
-def test_all_arms_compared_are_lines_over_method_learning_rate_gain_and_drop(served, page: Page):
-    address, client = served
-    experiment = client.get_experiment_by_name("smoke").experiment_id
-    arms = [run.info.run_id for run in client.search_runs([experiment]) if "mlflow.parentRunId" in run.data.tags]
-    page.goto(f"{address}/#/compare-runs?runs={json.dumps(arms)}&experiments={json.dumps([experiment])}")
+def test_all_arms_ticked_and_compared_are_lines_over_method_learning_rate_gain_and_drop(page: Page):
+    arms_listed(page)
+    for name in ARMS:
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+        row.get_by_role("checkbox").check(timeout=WAIT)
+    page.get_by_text("Compare", exact=True).click(timeout=WAIT)
     expect(page.get_by_text("Comparing 3 Runs from 1 Experiment")).to_be_visible(timeout=WAIT)
     axes = page.locator(".parcoords .axis-title")
     expect(axes).to_have_text(["algorithm", "learning_rate", "method", "gain"], timeout=WAIT)
@@ -67,6 +69,45 @@ def test_all_arms_compared_are_lines_over_method_learning_rate_gain_and_drop(ser
     page.keyboard.press("ArrowDown")  # from gain to drop, which is next in the list
     page.keyboard.press("Enter")
     expect(axes).to_have_text(["algorithm", "learning_rate", "method", "gain", "drop"], timeout=WAIT)
+
+
+LINES = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
+    p => Object.fromEntries(p.data.filter(t => t.x.length > 1).map(t => [t.name, t.x.map((x, i) => [x, t.y[i]])])))"""
+"""Of every chart on the page: run -> the points of its line."""
+
+
+def test_the_curves_of_the_arms_lie_over_one_another(served, page: Page):
+    _, client = served
+    experiment = client.get_experiment_by_name("smoke").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment]) if "mlflow.parentRunId" in run.data.tags}
+    arms_listed(page)
+    page.locator("label:has(input[value=CHART])").click(timeout=WAIT)
+    box = page.get_by_placeholder("Search metric charts")
+    for key in ("train/loss", "train/reward", "kl/forward", "gain", "drop", "eval/countdown/acc", "eval/places/acc"):
+        known = {
+            name: [[m.step, pytest.approx(m.value, abs=1e-6)] for m in client.get_metric_history(run.info.run_id, key)]
+            for name, run in runs.items() if key in run.data.metrics
+        }  # fmt: skip
+        assert len(known) == (1 if key == "train/reward" else 3)
+        assert min(map(len, known.values())) > 1, key
+        box.fill(f"^{key}$", timeout=WAIT)
+        for _ in range(60):
+            if (drawn := page.evaluate(LINES)) == [known]:
+                break
+            page.wait_for_timeout(500)
+        assert drawn == [known], key
+
+
+def test_the_summary_is_a_table_and_every_checkpoint_a_model(served, page: Page):
+    address, client = served
+    experiment = client.get_experiment_by_name("smoke").experiment_id
+    (parent,) = [run for run in client.search_runs([experiment]) if "mlflow.parentRunId" not in run.data.tags]
+    page.goto(f"{address}/#/experiments/{experiment}/runs/{parent.info.run_id}/artifacts/method_summary.json")
+    for text in ("drop_low", "grpo"):
+        expect(page.get_by_text(text, exact=True).first).to_be_visible(timeout=WAIT)
+    page.goto(f"{address}/#/experiments/{experiment}/models")
+    for model in client.search_logged_models([experiment]):
+        expect(page.get_by_role("link", name=model.name, exact=True).first).to_be_visible(timeout=WAIT)
 
 
 def test_the_study_run_shows_its_description_and_its_page(served, page: Page):

@@ -193,8 +193,8 @@ def test_the_page_of_the_smoke_study_says_why_there_is_no_verdict(finished_home,
 
     shutil.copy(finished_home / "warehouse.duckdb", tmp_path / "warehouse.duckdb")
     page = write_report(tmp_path / "warehouse.duckdb", tmp_path, "smoke").read_text()
-    missing = "base_mixture, constant_reward, random_reward, style_placebo, planted_harm"
-    assert f'<b class="word">withheld</b> (control {missing} was not run)' in page
+    missing = "base_mixture, constant_reward, random_reward, style_placebo and planted_harm"
+    assert f'<b class="word">withheld</b> (controls {missing} were not run)' in page
     assert "Drop of <b>grpo</b> minus drop of <b>sft</b> at last" in page
     assert "this seed only" in page or "these seeds only" in page
     assert 'id="table-matched_gain"' in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import html.parser
 import itertools
 import json
@@ -122,10 +123,13 @@ def test_every_method_stands_in_the_table_with_every_seed(page, warehouse):
                 assert points(value) in line
 
 
-def test_the_page_has_the_controls_and_the_provenance(page):
+def test_the_page_has_the_controls_and_the_provenance(page, warehouse):
     assert "learning_rate_0" in page
-    for word in ("all 1 control passed", "spec hash", "torch 2.", "lm_eval 0.4", "A laboratory result", "One seed only"):
+    for word in ("1 of 6 controls passed", "spec hash", "torch 2.", "lm_eval 0.4", "A laboratory result", "One seed only"):
         assert word in visible(page)
+    (used,) = warehouse.execute("SELECT DISTINCT hardware FROM arms WHERE role <> 'base'").fetchone()
+    assert re.search(r", 1 of \d+ cores$|^\d+ x ", used)
+    assert f'<td>trained on<td class="wrap">{html.escape(used)}' in page
 
 
 def test_the_files_beside_the_page_are_those_that_the_docs_name(folder):
@@ -172,6 +176,30 @@ def test_the_headline_is_one_sentence(made):
     assert f"95 % interval: {span(p[1], p[2])}" in answer
     assert (p[3], p[4]) == ("supported", True)
     assert "as the study predicted; the sign stays whichever benchmark is left out" in answer
+
+
+def test_the_first_screen_says_what_each_of_the_two_lost(made, finished_home):
+    """At the gain of the contrast from `matched_gain`, at the end of training from `method_summary`."""
+    for path, sql, end in (
+        (made, 'SELECT method, "drop", ci_low, ci_high FROM matched_gain WHERE abs(gain - 0.1) < 1e-9', "10 points"),
+        (finished_home / "warehouse.duckdb", 'SELECT method, "drop", drop_low, drop_high FROM method_summary', "half of them)"),
+    ):
+        with open_warehouse(path) as con:
+            (study,) = con.execute("SELECT study FROM studies").fetchone()
+            a, b = con.execute('SELECT a, b FROM contrasts WHERE "primary"').fetchone()
+            lost = {method: figures for method, *figures in con.execute(sql).fetchall()}
+            page = visible(render(study_page(con, read_results(con, study), path.parent / "artifacts")))
+        (said,) = re.findall(r"<dt>Lost</dt><dd>(.*?)</dd>", page)
+        told = [f"{name} <b>{points(lost[name][0])}</b> {interval(*lost[name][1:])}" for name in (a, b)]
+        assert said.startswith(", ".join(told) + " points, at the ")
+        assert said.endswith(end)
+
+
+def test_controls_that_were_not_run_count_as_not_passed(page):
+    first = visible(page).split("<section")[0]
+    assert "controls base_mixture, constant_reward, random_reward, style_placebo and planted_harm were not run" in first
+    assert "Not all controls passed (base_mixture, constant_reward and 3 more)" in first
+    assert 'class="chip good"' not in first
 
 
 # Bad input

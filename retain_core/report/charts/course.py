@@ -16,7 +16,7 @@ def curve(results: Results, datasets: dict[str, list[Row]], key: str, title: str
     rows = [row for row in datasets["cells"] if row[key] is not None]
     if len({row["step"] for row in rows}) < 2:
         return None
-    about = f"{key} on {results.spec['target'] if key == 'gain' else 'the rest'} (points)"
+    about = f"gain on {results.spec['target']} (points)" if key == "gain" else "drop (points, compressed beyond 1)"
     y: Row = {"field": key, "type": "quantitative", "title": about}
     if key == "drop":
         y |= symlog(row["drop"] for row in datasets["checkpoints"] if row["drop"] is not None)
@@ -71,7 +71,7 @@ def law(results: Results, datasets: dict[str, list[Row]]) -> Chart | None:
         "axis": {"values": [tick for tick in KL_TICKS if tick <= top], "labelOverlap": "greedy", "format": "~g"},
     }  # fmt: skip
     y = {
-        "field": "drop", "type": "quantitative", "title": "drop on the rest (points)",
+        "field": "drop", "type": "quantitative", "title": "drop on the rest (points, compressed beyond 1)",
         **symlog([row["drop"] for row in (*rows, *datasets["kl_fit"])]),
     }  # fmt: skip
     layers: list[Row] = [rule("y", 0)]
