@@ -19,7 +19,9 @@ from retain_core.errors import InputError
 from retain_core.imported.samples import read_run
 from retain_core.plan import base_reference
 from retain_core.redact import redact, secret_in, secrets
+from retain_core.revisions import declare
 from retain_core.settings import settings
+from retain_core.store import Store
 from retain_core.study import Study
 from retain_core.study_file import load_study
 from retain_core.warehouse.query import query
@@ -275,6 +277,21 @@ def test_a_study_that_holds_a_secret_is_refused_without_showing_it(tmp_path, mon
     with pytest.raises(InputError, match="holds the value of the environment variable OPENAI_API_KEY") as caught:
         load_study(path)
     assert "7777" not in str(caught.value)
+
+
+def test_a_secret_that_is_spelled_otherwise_or_comes_as_a_parameter_is_not_stored(tmp_path, monkeypatch):
+    secret = "made-up-" + "4" * 12
+    monkeypatch.setenv("RETAIN_TEST_TOKEN", secret)
+    path = tmp_path / "x.yaml"
+    path.write_text(json.dumps({**STUDY, "study": secret}).replace("made-up", r"m\u0061de-up"))
+    spelled = load_study(path)
+    own = {"label": "own", "algorithm": "custom", "trainer": "json:dumps", "options": {"asks": ["with", secret]}}
+    for study in (spelled, Study.model_validate({**STUDY, "methods": [own]})):
+        store = Store(tmp_path / "artifacts")
+        with pytest.raises(InputError, match="holds the value of the environment variable RETAIN_TEST_TOKEN") as caught:
+            declare(store, study)
+        assert "4444" not in redact(str(caught.value))
+        assert not store.root.exists()
 
 
 def test_a_job_that_fails_with_a_secret_in_its_message_shows_none(tmp_path, monkeypatch):
