@@ -316,6 +316,36 @@ def test_a_job_that_fails_with_a_secret_in_its_message_shows_none(tmp_path, monk
     assert secret not in done.stderr.split("RetainError", 1)[1]
 
 
+PRINTS = """
+import logging, os, sys
+from multiprocessing import Pipe
+from retain_core import jobs, workers
+
+def shout():
+    secret = os.environ["RETAIN_TEST_TOKEN"]
+    print("token", secret)
+    print(secret[:9], end="", flush=True)
+    print(secret[9:], "in two pieces")
+    logging.getLogger("retain_core").info("logged %s", secret)
+    print("half a line", secret, end="")
+
+jobs.shout = shout
+(ours, theirs), (lifeline, parent) = Pipe(), Pipe()
+workers._child("shout", {}, sys.argv[1], theirs, lifeline)
+"""
+
+
+def test_what_the_code_of_a_job_prints_shows_none_in_its_log(tmp_path):
+    secret = "made-up-" + "5" * 12
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "RETAIN_TEST_TOKEN": secret}
+    log = tmp_path / "log"
+    done = subprocess.run([sys.executable, "-c", PRINTS, str(log)], capture_output=True, text=True, cwd=ROOT, env=settings)
+    text = log.read_text()
+    assert secret not in text + done.stdout + done.stderr
+    assert text.count("$RETAIN_TEST_TOKEN") == 4
+    assert "$RETAIN_TEST_TOKEN in two pieces" in text
+
+
 # Audit
 
 
