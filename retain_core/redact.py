@@ -48,12 +48,13 @@ class Redacted(io.TextIOBase):
         self._stream, self._line, self._lock = stream, "", threading.Lock()
 
     def write(self, text: str) -> int:
-        """Keep what is no whole line yet: a secret may come in pieces."""
+        """Keep what is no whole line yet: a secret may come in pieces. A progress bar begins anew with a carriage return."""
         with self._lock:
-            whole, end, rest = (self._line + text).rpartition("\n")
-            self._line = rest
+            so_far = self._line + text
+            end = max(so_far.rfind("\n"), so_far.rfind("\r")) + 1
+            self._line = so_far[end:]
             if end:
-                self._stream.write(redact(whole) + end)
+                self._stream.write(redact(so_far[:end]))
         return len(text)
 
     def flush(self) -> None:
