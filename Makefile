@@ -42,7 +42,7 @@ bench-full: $(READY) ## the whole demo against a plain script, once (over half a
 coverage: $(READY) ## how often every interval holds the truth, in simulated worlds (about ten minutes on two cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage
 
-faults: $(READY) ## fuzz what is read; kill trainings at random points, run them again, count what is lost (about 15 minutes on two cores)
+faults: $(READY) ## fuzz what is read; kill trainings at random points, run them again, count what is lost (about 20 minutes on two cores)
 	@RETAIN_FUZZ_CASES=10000 $(BIN)/pytest tests/unit/test_fuzz.py --timeout=3600
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults.kill --points 20 --seed 0
 

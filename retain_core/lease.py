@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 import threading
@@ -37,6 +38,8 @@ LOCK_SECONDS = 60.0
 POLL_SECONDS = 0.5
 CLOCK_SECONDS = 2.0
 """By how much the start of a process may move when the clock of the machine is set."""
+_SAYS: dict[str, Any] = {"token": str, "host": str, "boot": str, "pid": int, "started": float, "renewed_at": int | float}
+"""What a lease says, and as what."""
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +177,9 @@ def parsed(text: bytes) -> dict[str, Any] | None:
     """The holder that a lease's text names; None when it is no lease."""
     try:
         body = json.loads(text)
-        return body if {"token", "host", "boot", "pid", "started", "renewed_at"} <= body.keys() else None
-    except (ValueError, AttributeError):
+        said = all(isinstance(body[name], kind) for name, kind in _SAYS.items())
+        return body if said and body["pid"] > 0 and math.isfinite(body["renewed_at"]) else None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

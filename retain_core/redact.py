@@ -6,8 +6,11 @@ inside an address that a variable holds (https://user:password@host).
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import threading
+from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 _SAYS_SO = re.compile(r"(?:^|_)(?:TOKEN|KEY|APIKEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS|PAT)S?(?:_|$)", re.IGNORECASE)
@@ -36,6 +39,42 @@ def redact(text: str) -> str:
 def secret_in(text: str) -> str | None:
     """The variable whose value stands in a text; None where there is none."""
     return next((name for value, name in secrets().items() if value in text), None)
+
+
+class Redacted(io.TextIOBase):
+    """A stream that writes whole lines to another, with the names of variables in place of secrets."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._line, self._lock = stream, "", threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Keep what is no whole line yet: a secret may come in pieces. A progress bar begins anew with a carriage return."""
+        with self._lock:
+            so_far = self._line + text
+            end = max(so_far.rfind("\n"), so_far.rfind("\r")) + 1
+            self._line = so_far[end:]
+            if end:
+                self._stream.write(redact(so_far[:end]))
+        return len(text)
+
+    def flush(self) -> None:
+        """Lines are written as they end; half of one waits until `close`."""
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Write what is left; the other stream stays open."""
+        if not self.closed:
+            self._stream.write(redact(self._line))
+            self._stream.flush()
+        super().close()
+
+    def fileno(self) -> int:
+        """That of the other stream, for what writes past Python."""
+        return self._stream.fileno()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
 
 
 def public_address(uri: str | None) -> str | None:

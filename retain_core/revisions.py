@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from retain_core.errors import InputError, RetainError
 from retain_core.methods import interpolated
 from retain_core.own.study import Own
+from retain_core.redact import secret_in
 from retain_core.stats.sequential import MOST_LOOKS
 from retain_core.store import Store
 from retain_core.study import Study
@@ -62,10 +63,16 @@ def declare(store: Store, study: Study) -> list[Revision]:
 
     A text that adds seeds to one whose results were seen is another look at the same contrast, whatever else it
     changes beside the contrast.
-    Raises InputError when that would be the fourth.
+    Raises InputError when that would be the fourth, and when the text holds a secret, which a study that is a parameter, or
+    one with escape sequences in its file, may still do.
     """
     known = revisions_of(store, study.study)
     spec_hash, spec = study.spec_hash(), study.model_dump(mode="json")
+    if name := secret_in(json.dumps(spec, ensure_ascii=False)):
+        raise InputError(
+            f"{study.study}: holds the value of the environment variable {name}; studies are stored and shown, so let your "
+            "code read the variable instead"
+        )
     if any(r.spec_hash == spec_hash and r.current and r.spec == spec for r in known):
         return known
     if all(r.spec_hash != spec_hash for r in known):

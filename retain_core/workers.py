@@ -1,7 +1,7 @@
 """One OS process per job, forked from a server that has the heavy modules loaded.
 
 A job that dies takes nothing with it, its memory returns, and it can be killed. A job whose parent
-dies ends itself. What a job prints goes to its log file.
+dies ends itself. What a job prints goes to its log file, without secrets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from retain_core.errors import FULL, RetainError, disk_is_full
-from retain_core.redact import redact
+from retain_core.redact import Redacted, redact
 
 _context = multiprocessing.get_context("forkserver")
 _live: set[Any] = set()
@@ -103,9 +103,10 @@ def _wait(result: Connection) -> str | None:
 
 def _child(job: str, arguments: dict[str, Any], log: str, result: Connection, lifeline: Connection) -> None:
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    with open(log, "a", encoding="utf-8", buffering=1) as stream:
+    with open(log, "a", encoding="utf-8", buffering=1) as stream, Redacted(stream) as redacted:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
+        sys.stdout = sys.stderr = redacted
         logging.basicConfig(format="%(asctime)s %(message)s")
         logging.getLogger("retain_core").setLevel(logging.INFO)
         try:

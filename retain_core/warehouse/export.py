@@ -10,7 +10,7 @@ import duckdb
 from retain_core.errors import InputError
 from retain_core.store import write_atomically
 from retain_core.warehouse.catalogue import question
-from retain_core.warehouse.query import Format, ask, open_warehouse, render
+from retain_core.warehouse.query import Format, ask, open_for_queries, render
 
 FORMS: dict[str, Format | None] = {".csv": "csv", ".json": "json", ".md": "markdown", ".parquet": None}
 """Ending of a file -> how it is written; Parquet goes its own way."""
@@ -26,7 +26,7 @@ def export(warehouse: Path, sql: str, output: Path) -> int:
     if not output.absolute().parent.is_dir():
         raise InputError(f"there is no folder {output.parent}")
     form = FORMS[output.suffix]
-    with open_warehouse(warehouse) as con:
+    with open_for_queries(warehouse) as con:
         try:
             if form is None:
                 return _write_parquet(con, sql, output)

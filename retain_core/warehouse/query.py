@@ -28,15 +28,28 @@ _SHUT: dict[str, Any] = {"enable_external_access": False, "lock_configuration": 
 
 def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
     """A read-only connection. Raises InputError when there is no warehouse or a writer holds it."""
+    return _open(path, _SHUT)
+
+
+def open_for_queries(path: Path) -> duckdb.DuckDBPyConnection:
+    """The same for SQL that is not ours: no file can be reached any more, the warehouse's own and those beside it included.
+
+    DuckDB opens these for itself (the log, the folder for what memory does not hold), and would let a query write to them.
+    """
+    con = _open(path, _SHUT | {"lock_configuration": False, "temp_directory": ""})
+    con.execute("SET disabled_filesystems = 'LocalFileSystem'; SET lock_configuration = true")
+    return con
+
+
+def _open(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     if not path.is_file():
         raise InputError(f"there is no warehouse at {path} yet; `retain run studies/lab.yaml` makes one")
     try:
-        con = duckdb.connect(str(path), read_only=True, config=_SHUT)
+        return duckdb.connect(str(path), read_only=True, config=config)
     except duckdb.IOException as error:
         if "lock" in str(error).lower():
             raise InputError(f"{path} is being written at the moment; try again in a few seconds") from None
         raise InputError(f"{path} cannot be read: {error}; delete it and run the study again to rebuild it") from None
-    return con
 
 
 def query(path: Path, sql: str, form: Format, width: int | None = None) -> str:
@@ -44,7 +57,7 @@ def query(path: Path, sql: str, form: Format, width: int | None = None) -> str:
 
     Raises InputError for a query that is wrong.
     """
-    with open_warehouse(path) as con:
+    with open_for_queries(path) as con:
         columns, rows = ask(con, sql)
     return render(columns, rows, form, width, wrap=is_dotted(sql))
 

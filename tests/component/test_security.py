@@ -19,7 +19,9 @@ from retain_core.errors import InputError
 from retain_core.imported.samples import read_run
 from retain_core.plan import base_reference
 from retain_core.redact import redact, secret_in, secrets
+from retain_core.revisions import declare
 from retain_core.settings import settings
+from retain_core.store import Store
 from retain_core.study import Study
 from retain_core.study_file import load_study
 from retain_core.warehouse.query import query
@@ -277,6 +279,21 @@ def test_a_study_that_holds_a_secret_is_refused_without_showing_it(tmp_path, mon
     assert "7777" not in str(caught.value)
 
 
+def test_a_secret_that_is_spelled_otherwise_or_comes_as_a_parameter_is_not_stored(tmp_path, monkeypatch):
+    secret = "made-up-" + "4" * 12
+    monkeypatch.setenv("RETAIN_TEST_TOKEN", secret)
+    path = tmp_path / "x.yaml"
+    path.write_text(json.dumps({**STUDY, "study": secret}).replace("made-up", r"m\u0061de-up"))
+    spelled = load_study(path)
+    own = {"label": "own", "algorithm": "custom", "trainer": "json:dumps", "options": {"asks": ["with", secret]}}
+    for study in (spelled, Study.model_validate({**STUDY, "methods": [own]})):
+        store = Store(tmp_path / "artifacts")
+        with pytest.raises(InputError, match="holds the value of the environment variable RETAIN_TEST_TOKEN") as caught:
+            declare(store, study)
+        assert "4444" not in redact(str(caught.value))
+        assert not store.root.exists()
+
+
 def test_a_job_that_fails_with_a_secret_in_its_message_shows_none(tmp_path, monkeypatch):
     """The message reaches the arm's error in warehouse, MLflow and report; the traceback the log."""
     secret = "made-up-" + "3" * 12
@@ -297,6 +314,36 @@ def test_a_job_that_fails_with_a_secret_in_its_message_shows_none(tmp_path, monk
     assert "RetainError" in done.stderr
     assert "$RETAIN_TEST_TOKEN" in done.stderr
     assert secret not in done.stderr.split("RetainError", 1)[1]
+
+
+PRINTS = """
+import logging, os, sys
+from multiprocessing import Pipe
+from retain_core import jobs, workers
+
+def shout():
+    secret = os.environ["RETAIN_TEST_TOKEN"]
+    print("token", secret)
+    print(secret[:9], end="", flush=True)
+    print(secret[9:], "in two pieces")
+    logging.getLogger("retain_core").info("logged %s", secret)
+    print("half a line", secret, end="")
+
+jobs.shout = shout
+(ours, theirs), (lifeline, parent) = Pipe(), Pipe()
+workers._child("shout", {}, sys.argv[1], theirs, lifeline)
+"""
+
+
+def test_what_the_code_of_a_job_prints_shows_none_in_its_log(tmp_path):
+    secret = "made-up-" + "5" * 12
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "RETAIN_TEST_TOKEN": secret}
+    log = tmp_path / "log"
+    done = subprocess.run([sys.executable, "-c", PRINTS, str(log)], capture_output=True, text=True, cwd=ROOT, env=settings)
+    text = log.read_text()
+    assert secret not in text + done.stdout + done.stderr
+    assert text.count("$RETAIN_TEST_TOKEN") == 4
+    assert "$RETAIN_TEST_TOKEN in two pieces" in text
 
 
 # Audit

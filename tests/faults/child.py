@@ -21,8 +21,6 @@ KINDS = {
     "divergence": "divergence (Parquet)", "arm": "arm and curve (Parquet)", "drawn": "samples of the base",
 }  # fmt: skip
 """Kind of artifact -> what the table calls the write."""
-WRITING = "checkpoint", "resume state", "answers (Parquet)", "arm and curve (Parquet)", "database"
-"""Kinds of writes that every method makes."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@
     python -m tests.faults.kill --methods sft,grpo --points 4
 
 Every fault is a process of its own that trains one method on a small study, evaluates it and loads the database, and that
-is ended with SIGKILL: inside an optimizer step, at points spread evenly over all of them, or inside each kind of write. It
-is then run again, to the end. Survived means: the weights, the training curve, every answer, what was spent and the rows of
-the database are those of a process that nobody killed, to the bit, and nothing is left over.
+is ended with SIGKILL: inside an optimizer step, at points spread evenly over all of them, or inside a write. The main
+methods get one fault inside each kind of write that they make, the others inside one of them. It is then run again, to the
+end. Survived means: the weights, the training curve, every answer, what was spent and the rows of the database are those
+of a process that nobody killed, to the bit, and nothing is left over.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ import duckdb
 import pyarrow.parquet as pq
 import yaml
 
+from retain_core.methods import NAMED
 from tests.component.golden import METHODS
+from tests.conftest import ROOT
 from tests.faults import child
-from tests.faults.child import WRITING, Point
+from tests.faults.child import Point
 
 UPDATES, LONGEST = 8, 600.0
 MAIN: dict[str, dict[str, Any]] = {
@@ -47,8 +50,19 @@ MAIN: dict[str, dict[str, Any]] = {
     "grpo_kl": METHODS["grpo"],
 }
 """Label -> method, those that get the most faults."""
-OTHERS: dict[str, dict[str, Any]] = {label: dials for label, dials in METHODS.items() if label not in {*MAIN, "grpo"}}
-SEQUENCE = "sft_then_new_format"
+SEQUENCE, BLENDS, OWN, THEIRS = "sft_then_new_format", "sft_interpolated", "custom", "external"
+MORE: dict[str, dict[str, Any]] = {
+    SEQUENCE: {"then": ["new_format"]},
+    BLENDS: {"interpolate": [0.5]},
+}
+"""Label -> what else its study says."""
+OTHERS: dict[str, dict[str, Any]] = {
+    **{label: dials for label, dials in METHODS.items() if label not in {*MAIN, "grpo"}},
+    "sft_in_style": NAMED["sft_in_style"], SEQUENCE: METHODS["sft"], BLENDS: METHODS["sft"],
+    OWN: {"algorithm": "custom", "trainer": "method:build", "options": {"tries": 2}},
+    THEIRS: {"algorithm": "external"},
+}  # fmt: skip
+"""Label -> method, those that get fewer."""
 STUDY: dict[str, Any] = {
     "study": "faults", "base": "lab/smoke", "target": "countdown", "controls": [], "learning_rates": [1e-3], "seeds": [0],
     "retention": [{"benchmark": "addition", "near": True}, "places"], "checkpoints": 2,
@@ -73,8 +87,7 @@ class Fault:
 
 def study_of(label: str) -> dict[str, Any]:
     """The study that trains one method."""
-    dials = (MAIN | OTHERS | {SEQUENCE: METHODS["sft"]})[label]
-    return STUDY | {"methods": [{"label": label, **dials}]} | ({"then": ["new_format"]} if label == SEQUENCE else {})
+    return STUDY | {"methods": [{"label": label, **(MAIN | OTHERS)[label]}]} | MORE.get(label, {})
 
 
 class Method:
@@ -84,7 +97,13 @@ class Method:
         self.label, self._prepared, self._folder = label, prepared, folder
         folder.mkdir(parents=True)
         self.study = folder / "study.yaml"
-        self.study.write_text(yaml.safe_dump(study_of(label)))
+        study = study_of(label)
+        if label == OWN:
+            shutil.copy(ROOT / "examples" / "own_method" / "method.py", folder)
+        if label == THEIRS:
+            (base,) = (prepared / "artifacts" / "base").iterdir()
+            study["methods"][0]["model"] = str(base)
+        self.study.write_text(yaml.safe_dump(study))
         home = self.home("whole")
         self.lines = self.whole(home)
         self.outcome = outcome(home)
@@ -105,16 +124,20 @@ class Method:
             raise RuntimeError(f"{self.label} ended with {code}:\n{(home / 'log').read_text()[-2000:]}")
         return lines_of(progress)
 
-    def points(self, count: int, draw: random.Random) -> list[Point]:
-        """Where to kill: one point inside each kind of write, the others spread evenly over the optimizer steps."""
+    def points(self, steps: int, writes: int | None, draw: random.Random) -> list[Point]:
+        """Where to kill: inside so many kinds of writes (all: None), and at points spread evenly over the optimizer steps.
+
+        A method without steps gets all of them inside writes.
+        """
+        kinds = list(dict.fromkeys(name.split(":")[0] for name in self.names if ": " in name))
+        updates = [i for i, name in enumerate(self.names) if name.startswith("update ")]
+        writes, steps = (len(kinds) if writes is None else writes, steps) if updates else (min(steps + 1, len(kinds)), 0)
         points = []
-        for kind in draw.sample(WRITING, min(count // 2, len(WRITING))):
+        for kind in draw.sample(kinds, writes):
             inside = [i for i, name in enumerate(self.names) if name.startswith(f"{kind}: ")]
             points.append(self._inside(draw.choice(inside), draw))
-        steps = [i for i, name in enumerate(self.names) if name.startswith("update ")]
-        even = count - len(points)
-        for number in range(even):
-            line = steps[int((number + draw.random()) / even * len(steps))]
+        for number in range(steps):
+            line = updates[int((number + draw.random()) / steps * len(updates))]
             lasts = self.lines[line + 1][0] - self.lines[line][0]
             points.append(Point(line, draw.random() * lasts))
         return points
@@ -226,9 +249,12 @@ def prepare(folder: Path) -> Path:
 
 
 def try_faults(
-    labels: Sequence[str], points: int, others: int, seed: int, jobs: int, minutes: float, folder: Path
+    labels: Sequence[str], points: int, writes: int | None, others: int, seed: int, jobs: int, minutes: float, folder: Path
 ) -> tuple[list[Fault], list[str]]:
-    """(faults, methods that there was no time for). Methods side by side in `jobs` processes."""
+    """(faults, methods that there was no time for). Methods side by side in `jobs` processes.
+
+    `points` over the steps of a main method beside `writes` kinds of writes, `others` for another method, one in a write.
+    """
     _context.set_forkserver_preload(["retain_core.preload", "tests.faults.child"])
     prepared, ends, late = prepare(folder), time.monotonic() + 60 * minutes, []
 
@@ -242,7 +268,8 @@ def try_faults(
             return [Fault(label, "nothing", False, str(error), 0)]
         draw = random.Random(f"{seed} {label}")
         found = []
-        for number, point in enumerate(method.points(points if label in MAIN else others, draw)):
+        share = (points, writes) if label in MAIN else (others - 1, 1)
+        for number, point in enumerate(method.points(*share, draw)):
             if time.monotonic() > ends:
                 late.append(f"the rest of {label}")
                 break
@@ -273,17 +300,19 @@ def table(faults: Sequence[Fault]) -> str:
 def main() -> int:
     """Print the table; the exit code is 1 when anything was lost."""
     parser = argparse.ArgumentParser(description="kill trainings at random points and count what is lost")
-    parser.add_argument("--points", type=int, default=20, help="faults for each of the main methods")
-    parser.add_argument("--others", type=int, default=3, help="faults for each other method")
+    parser.add_argument(
+        "--points", type=int, default=20, help="faults over the steps of each main method, beside one in each kind of write"
+    )
+    parser.add_argument("--others", type=int, default=3, help="faults for each other method, one of them in a write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
-    parser.add_argument("--minutes", type=float, default=30.0, help="no fault is begun after so long")
-    parser.add_argument("--methods", default=",".join([*MAIN, *OTHERS, SEQUENCE]))
+    parser.add_argument("--minutes", type=float, default=27.0, help="no fault is begun after so long")
+    parser.add_argument("--methods", default=",".join([*MAIN, *OTHERS]))
     asked = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="retain-faults-") as folder:
         labels = asked.methods.split(",")
-        faults, late = try_faults(labels, asked.points, asked.others, asked.seed, asked.jobs, asked.minutes, Path(folder))
+        faults, late = try_faults(labels, asked.points, None, asked.others, asked.seed, asked.jobs, asked.minutes, Path(folder))
     if late:
         print(f"No time was left for {', '.join(late)}.\n")
     print(f"Seed {asked.seed}, {(time.monotonic() - started) / 60:.0f} minutes.\n")

@@ -11,24 +11,32 @@ import psutil
 import pytest
 import yaml
 
+from retain_core.methods import DIALS, NAMED
 from retain_core.plan import plan_study
 from retain_core.store import Store
 from retain_core.study_file import load_study
 from tests.component.test_tracking import Logged
 from tests.conftest import ROOT, RUN_PLAIN, environment, run_plain
-from tests.faults.kill import Fault, left_over, study_of, table, try_faults
+from tests.faults.kill import MAIN, OTHERS, Fault, left_over, study_of, table, try_faults
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def test_nothing_is_lost(tmp_path):
     """A method that refreshes its samples in rounds, and one with a buffer of samples and a KL penalty."""
-    faults, late = try_faults(["iterative_sft", "grpo_kl"], points=3, others=0, seed=0, jobs=2, minutes=5, folder=tmp_path)
+    labels = ["iterative_sft", "grpo_kl"]
+    faults, late = try_faults(labels, points=2, writes=1, others=0, seed=0, jobs=2, minutes=5, folder=tmp_path)
     assert len(faults) >= 2
     assert [fault for fault in faults if not fault.survived] == []
     assert len(faults) == 6 or late
     # Killed in a step, the step is made again; before the first state nothing was there to go on from.
     assert all(fault.repeated <= 1 for fault in faults)
+
+
+def test_every_method_is_killed():
+    tried = {**MAIN, **OTHERS}
+    assert set(NAMED) <= set(tried)
+    assert {dials["algorithm"] for dials in tried.values()} == set(DIALS)
 
 
 def test_the_table_counts_what_was_lost():

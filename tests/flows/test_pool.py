@@ -25,6 +25,7 @@ from retain_core.lease import living
 from retain_core.warehouse.query import open_warehouse
 from tests.conftest import ROOT, environment, run_plain
 from tests.faults.kill import left_over, outcome
+from tests.scan import PLANTED, where
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
@@ -105,15 +106,21 @@ def test_arms_on_a_pool_are_those_of_one_process(home, smoke_study, tmp_path, po
     inline, pooled = of_pool(smoke_study, tmp_path)
     other = tmp_path_factory.mktemp("inline") / "home"
     shutil.copytree(home, other)
-    deploy(home, pools)
-    with worker(home, pools, "one", tmp_path / "one"):
-        run = begin(pooled, home, pools)
+    known = pools | PLANTED
+    deploy(home, known)
+    with worker(home, known, "one", tmp_path / "one"):
+        run = begin(pooled, home, known)
         out, err = run.communicate(timeout=400)
     assert run.returncode == 0, out + err
     assert "1 of 4 arms to run" in out
     assert run_plain(inline, other) == {}
     assert outcome(home) == outcome(other)
     assert left_over(home) == []
+    (server,) = tmp_path_factory.getbasetemp().glob("fresh*")
+    for place in (home, server, tmp_path / "one"):  # the server knows parameters, variables of jobs, logs and states
+        assert where(place, list(PLANTED.values())) == []
+    assert where(server, ["sft_in_style-lr1e-3-s0"]) != []
+    assert not [secret for secret in PLANTED.values() if secret in out + err]
 
 
 @pytest.mark.slow

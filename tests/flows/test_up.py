@@ -15,6 +15,7 @@ import pytest
 
 from retain_core.supervise import Part, end_all, marked, watch
 from tests.conftest import ROOT, environment, retain
+from tests.scan import PLANTED, Ports, where
 
 pytestmark = pytest.mark.prefect
 
@@ -44,7 +45,7 @@ class Up:
         self.until(lambda: "ready" in self.printed())
 
     def environment(self):
-        return {k: v for k, v in environment(self.home).items() if k != "PREFECT_API_URL"}
+        return {k: v for k, v in environment(self.home).items() if k != "PREFECT_API_URL"} | PLANTED
 
     def printed(self):
         return self.log.read_text()
@@ -78,7 +79,9 @@ def up(tmp_path):
 
 
 def test_one_command_starts_all_and_one_signal_ends_all(up):
-    up.start()
+    with Ports() as ports:
+        up.start()
+    assert ports.seen == {"127.0.0.1"}
     assert f"http://127.0.0.1:{up.ports[0]}" in up.printed()
     assert f"http://127.0.0.1:{up.ports[1]}" in up.printed()
     assert {"study-file/smoke", "study-file/lab", "arm/cpu-pool"} <= set(up.printed().replace(",", " ").split())
@@ -100,6 +103,7 @@ def test_one_command_starts_all_and_one_signal_ends_all(up):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
+    assert where(up.home, list(PLANTED.values())) == []  # databases, logs and what was printed
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path):

@@ -23,6 +23,7 @@ from retain_core.cross import load_studies
 from retain_core.errors import InputError, RetainError
 from retain_core.evaluation.benchmarks import BENCHMARKS
 from retain_core.imported.store import read_imported
+from retain_core.lease import Lease, living, this_process, who
 from retain_core.methods import NAMED
 from retain_core.own.rows import examine, examine_documents, examine_prompts, read_rows, refuse_beyond
 from retain_core.plan import base_reference, plan_study
@@ -32,7 +33,7 @@ from retain_core.study import Study
 from retain_core.study_file import load_study
 from tests.conftest import ROOT, tree
 
-KINDS = 7
+KINDS = 8
 """Sorts of files below, each with as many cases."""
 CASES = math.ceil(int(os.environ.get("RETAIN_FUZZ_CASES", "350")) / KINDS)
 fuzz = settings(
@@ -292,6 +293,29 @@ def test_a_damaged_record_of_declared_or_imported_studies_is_one_sentence(data):
             except RetainError as error:
                 one_sentence(error)
                 assert str(here / kind / "x.json") in str(error)  # noqa: PT017
+
+
+HELD = {"token": "x", **this_process(), "renewed_at": 4e9}
+
+
+@fuzz
+@given(
+    st.one_of(
+        json_like(json.dumps(HELD)),
+        st.builds(lambda key, value: json.dumps({**HELD, key: value}).encode(), st.sampled_from(list(HELD)), values),
+    )
+)
+def test_a_damaged_lease_has_a_holder_or_is_free(data):
+    with folder() as here:
+        (here / "work.json").write_bytes(data)
+        held, lease = living(here) == {"work"}, Lease(here, "work")
+        holder = lease.take()
+        assert (holder is not None) == held
+        if holder is not None:
+            assert who(holder)
+            assert (here / "work.json").read_bytes() == data
+        lease.release()
+        assert (here / "work.json").exists() == held
 
 
 @fuzz

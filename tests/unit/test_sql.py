@@ -17,7 +17,7 @@ from retain_core.errors import InputError
 from retain_core.warehouse.export import export
 from retain_core.warehouse.load import connect
 from retain_core.warehouse.query import LEAST, query, render
-from tests.conftest import retain
+from tests.conftest import retain, tree
 
 TEXTS = st.text(alphabet="abc déf\n\x1b|", max_size=60)
 VALUES = st.one_of(st.none(), st.integers(-(10**18), 10**18), st.floats(allow_nan=False), TEXTS)
@@ -219,6 +219,29 @@ def test_it_starts_within_a_second_and_loads_nothing_heavy(home, arguments):
     loaded = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
     assert "typer" in loaded
     assert not {"torch", "transformers", "mlflow", "prefect", "pandas", "numpy", "pyarrow"} & loaded
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXPORT DATABASE '{}.tmp'",
+        "COPY (SELECT 1) TO '{}.wal'",
+        "COPY (SELECT 1) TO '{}.wal' (USE_TMP_FILE false)",
+        "COPY (SELECT 1) TO '{}' (USE_TMP_FILE false)",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{}.wal.recovery' (USE_TMP_FILE false)",
+        "PREPARE x AS COPY (SELECT 1) TO '{}.wal.checkpoint' (USE_TMP_FILE false); EXECUTE x",
+        "FROM read_blob('{}')",
+        "ATTACH '{}' AS again",
+    ],
+)
+def test_nor_can_it_write_what_duckdb_itself_keeps_beside_the_warehouse(path, tmp_path, sql):
+    """Its log, its folder for what memory does not hold, and the file itself are open to DuckDB while it has the warehouse."""
+    warehouse = tmp_path / "w.duckdb"
+    warehouse.write_bytes(path.read_bytes())
+    for ask in (lambda text: query(warehouse, text, "table"), lambda text: export(warehouse, text, tmp_path / "out.parquet")):
+        with pytest.raises(InputError, match="disabled"):
+            ask(sql.format(warehouse))
+    assert tree(tmp_path) == {"w.duckdb": path.read_bytes()}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
