@@ -22,8 +22,10 @@ from typing import Any
 
 from retain_core import run, workers
 from retain_core.devices import visible
+from retain_core.errors import RetainError
 from retain_core.report.summary import closing_lines
 from retain_core.settings import settings
+from retain_core.study import Study
 from retain_core.study_file import load_study
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +42,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """What takes the time of one stage."""
         started = time.perf_counter()
         try:
             yield
@@ -63,7 +66,17 @@ def main() -> int:
     for timer in timers:
         timer.daemon = True
         timer.start()
-    errors: dict[str, str] = {}
+    try:
+        return piece(study, clock, asked.base_only)
+    except RetainError as error:
+        if timers[0].is_alive():
+            raise
+        print(f"stopped after {asked.seconds:g} s: {error}", file=sys.stderr)
+        return 75
+
+
+def piece(study: Study, clock: Clock, base_only: bool) -> int:
+    """Whatever is missing, in the order of a run. Returns the exit code."""
     with clock.stage("piece"), run.open_study(study, settings()) as running:
         with clock.stage("imports and items"):
             workers.warm_up(study.execution.threads_per_arm)
@@ -72,7 +85,7 @@ def main() -> int:
             run.train_base(running)
         with clock.stage("base evaluation"):
             run.evaluate_base(running)
-        names = [] if asked.base_only else running.missing_arms
+        names = [] if base_only else running.missing_arms
         with clock.stage(f"floor and {len(names)} arms"), ThreadPoolExecutor(run.parallel_arms(study)) as pool:
             floor = pool.submit(run.measure_floor, running)
             failed = dict(zip(names, pool.map(lambda name: timed(running, name, clock.stages), names), strict=True))
