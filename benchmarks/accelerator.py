@@ -19,6 +19,7 @@ import gc
 import json
 import os
 import platform
+import random
 import shutil
 import signal
 import statistics
@@ -50,7 +51,7 @@ TINY: dict[str, Any] = {
               "intermediate_size": 64, "vocab_size": 512},
     "small": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
               "intermediate_size": 64, "vocab_size": 512},
-    "matrix": 256, "sequences": 16, "asked": 8, "answered": 24, "sampled": 8, "warm": 1, "timed": 1,
+    "matrix": 256, "sequences": 16, "asked": 8, "answered": 16, "sampled": 8, "warm": 1, "timed": 1,
     "batches": (4, 8), "generated": 4, "read": 16,
 }  # fmt: skip
 SFT_CASES: tuple[dict[str, Any], ...] = (
@@ -63,9 +64,14 @@ SFT_CASES: tuple[dict[str, Any], ...] = (
     {"micro_batch": 8, "compile": True, "uneven": True},
 )
 """The most telling first: time may run out."""
+TINY_CASES: tuple[dict[str, Any], ...] = (
+    {"micro_batch": 4, "profiled": True},
+    {"micro_batch": 4, "activation_checkpointing": True, "uneven": True},
+    {"micro_batch": 4, "compile": True},
+)
 TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'user' %}<user> {{ m.content }} {% else %}<assistant> {{ m.content }} <end>"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+    "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% else %}<assistant>{{ m.content }}<end>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 SPECIAL = ("<pad>", "<end>", "<user>", "<assistant>")
 VERIFIER = '''"""A coin that anyone can toss again: half of all answers are right, by their letters."""
@@ -139,20 +145,14 @@ def _version(package: str) -> str | None:
 
 
 def make_base(folder: Path, shape: dict[str, Any]) -> Path:
-    """A Qwen2-shaped model with random weights and a tokenizer that has a word for every row of its embedding."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    """A Qwen2-shaped model with random weights and a tokenizer of its family with as many tokens."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    words = [*SPECIAL, *(f"w{i}" for i in range(shape["vocab_size"] - len(SPECIAL)))]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token="<end>", additional_special_tokens=["<user>", "<assistant>"],
-        chat_template=TEMPLATE, padding_side="left",
-    )  # fmt: skip
+    tokenizer = make_tokenizer(shape["vocab_size"])
     config = Qwen2Config(
-        **shape, max_position_embeddings=4096, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None
-    )
+        **shape, max_position_embeddings=4096, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
     torch.manual_seed(0)
     with torch.device("cuda" if cuda() else "cpu"):
         model = Qwen2ForCausalLM(config)
@@ -161,22 +161,46 @@ def make_base(folder: Path, shape: dict[str, Any]) -> Path:
     return folder
 
 
+def pieces(vocabulary: int) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """(tokens that are no words, words, merges) of a byte-pair vocabulary of that size.
+
+    A word is two syllables, each a capital and a small letter, behind a space: ` AbCd` is one token.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    syllables = [(a.upper(), b) for a in letters for b in letters][: 676 if vocabulary > 10_000 else 16]
+    joined = ["".join(pair) for pair in syllables]
+    first = [("\u0120", syllable) for syllable in joined]  # byte-level BPE writes a space as this letter
+    few = [*sorted(ByteLevel.alphabet()), *joined, *("".join(pair) for pair in first)]
+    whole = [(f"\u0120{a}", b) for a in joined for b in joined][: vocabulary - len(few) - len(SPECIAL)]
+    return few, ["".join(pair) for pair in whole], [*syllables, *first, *whole]
+
+
+def make_tokenizer(vocabulary: int) -> Any:
+    """A tokenizer of Qwen2's kind with words of our own."""
+    from transformers import Qwen2Tokenizer
+
+    few, words, merges = pieces(vocabulary)
+    tokens = {token: i for i, token in enumerate([*few, *words])}
+    return Qwen2Tokenizer(
+        vocab=tokens, merges=merges, unk_token=None, pad_token="<pad>", eos_token="<end>",
+        extra_special_tokens=["<user>", "<assistant>"], chat_template=TEMPLATE, padding_side="left",
+    )  # fmt: skip
+
+
 def make_target(folder: Path, dials: dict[str, Any], vocabulary: int, uneven: bool = False) -> Any:
     """A target whose prompts and answers are random words: all of one length, or answers from half of it up."""
-    import random
-
     from retain_core.own.target import TargetFiles, seal_target
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "coin.py").write_text(VERIFIER, encoding="utf-8")
-    rng = random.Random("accelerator")
+    rng, words = random.Random("accelerator"), pieces(vocabulary)[1]
 
     def row() -> dict[str, str]:
         answered = dials["answered"] - 1  # the stop token comes on top
         length = rng.randint(answered // 2, answered) if uneven else answered
-        asked = dials["asked"] - 2  # <user> and <assistant> come on top
-        prompt, answer = ([f"w{rng.randrange(vocabulary - len(SPECIAL))}" for _ in range(n)] for n in (asked, length))
-        return {"prompt": " ".join(prompt), "answer": " ".join(answer)}
+        return {"prompt": text(rng, words, dials["asked"] - 2), "answer": text(rng, words, length)}  # <user>, <assistant>
 
     for name, count in (("train", 256), ("items", 8)):
         text = "".join(json.dumps(row()) + "\n" for _ in range(count))
@@ -185,6 +209,11 @@ def make_target(folder: Path, dials: dict[str, Any], vocabulary: int, uneven: bo
         name="made", train="train.jsonl", items="items.jsonl", verifier="coin:right", longest_answer=dials["sampled"]
     )
     return seal_target(files, folder)
+
+
+def text(rng: random.Random, words: list[str], tokens: int) -> str:
+    """Random words that make so many tokens; the first word has no space before it and takes two."""
+    return "".join(rng.choice(words) for _ in range(tokens - 1)).replace("\u0120", " ").strip()
 
 
 def arm(base: Path, target: Any, method: str, updates: int, sequences: int, size: Any, **more: Any) -> Any:
@@ -296,6 +325,7 @@ def sft(folder: Path, base: Path, dials: dict[str, Any], peak_rate: float | None
     if uneven:  # padding is not counted
         answered = count(trainer).tokens_trained // updates
         tokens = answered + dials["sequences"] * dials["asked"]
+    assert uneven or count(trainer).tokens_trained == updates * answered
     flops = training_flops(shape, tokens, answered, longest if not uneven else tokens // dials["sequences"])
     estimate = training_peak(shape, size, min(size.micro_batch or dials["sequences"], dials["sequences"]), longest)
     peak = max(watch.peaks[1:], default=0)
@@ -404,8 +434,6 @@ def sampled_alone(base: Path, target: Any, dials: dict[str, Any]) -> list[float]
 
 def evaluation(base: Path, dials: dict[str, Any], kind: str, dtype: str, batch: int) -> dict[str, Any]:
     """Items a second of one kind of request through the model that lm-eval asks in retain."""
-    import random
-
     from lm_eval.api.instance import Instance
 
     from retain_core.evaluation.divergence import load_model
@@ -413,17 +441,14 @@ def evaluation(base: Path, dials: dict[str, Any], kind: str, dtype: str, batch: 
 
     model, tokenizer = load_model(base)
     lm = RecordingLM(model.to(getattr(torch, dtype)), tokenizer, batch)
-    rng, words = random.Random("items"), dials["shape"]["vocab_size"] - len(SPECIAL)
-
-    def text(length: int) -> str:
-        return " ".join(f"w{rng.randrange(words)}" for _ in range(length))
+    rng, words = random.Random("items"), pieces(dials["shape"]["vocab_size"])[1]
 
     def requests() -> list[Any]:
         if kind == "generate":
             options = {"until": ["<end>"], "do_sample": False, "max_gen_toks": dials["generated"]}
-            asked: list[tuple[Any, ...]] = [(text(dials["asked"]), options) for _ in range(batch)]
+            asked: list[tuple[Any, ...]] = [(text(rng, words, dials["asked"]), options) for _ in range(batch)]
             return [Instance("generate_until", {}, entry, 0) for entry in asked]
-        asked = [(text(dials["read"] - 8), " " + text(8)) for _ in range(4 * batch)]
+        asked = [(text(rng, words, dials["read"] - 8), " " + text(rng, words, 8)) for _ in range(4 * batch)]
         return [Instance("loglikelihood", {}, entry, 0) for entry in asked]
 
     answer = lm.generate_until if kind == "generate" else lm.loglikelihood
@@ -518,9 +543,8 @@ def run(results: Results, parts: list[str], dials: dict[str, Any], folder: Path)
         for method in ("sft", "grpo"):
             measure("resume", method, 40, partial(resume, folder, dials, method, not tiny))
     if "sft" in parts and base:
-        for case in SFT_CASES[:2] if tiny else SFT_CASES:
-            fitted = dict(case) | ({"micro_batch": case["micro_batch"] // 2} if tiny else {})
-            measure("sft", _name(case), 25, partial(sft, folder, base, dials, found, fitted))
+        for case in TINY_CASES if tiny else SFT_CASES:
+            measure("sft", _name(case), 25, partial(sft, folder, base, dials, found, dict(case)))
     if "grpo" in parts and base:
         measure("grpo", "micro_batch 16", 60, partial(grpo, folder, base, dials, {"micro_batch": 4 if tiny else 16}))
     if "evaluation" in parts and base:
