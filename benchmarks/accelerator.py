@@ -189,7 +189,7 @@ def make_tokenizer(vocabulary: int) -> Any:
     )  # fmt: skip
 
 
-def make_target(folder: Path, dials: dict[str, Any], vocabulary: int, uneven: bool = False) -> Any:
+def make_target(folder: Path, name: str, dials: dict[str, Any], vocabulary: int, uneven: bool = False) -> Any:
     """A target whose prompts and answers are random words: all of one length, or answers from half of it up."""
     from retain_core.own.target import TargetFiles, seal_target
 
@@ -202,11 +202,15 @@ def make_target(folder: Path, dials: dict[str, Any], vocabulary: int, uneven: bo
         length = rng.randint(answered // 2, answered) if uneven else answered
         return {"prompt": text(rng, words, dials["asked"] - 2), "answer": text(rng, words, length)}  # <user>, <assistant>
 
-    for name, count in (("train", 256), ("items", 8)):
-        text = "".join(json.dumps(row()) + "\n" for _ in range(count))
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    for part, count in (("train", 256), ("items", 8)):
+        lines = "".join(json.dumps(row()) + "\n" for _ in range(count))
+        (folder / f"{name}-{part}.jsonl").write_text(lines, encoding="utf-8")
     files = TargetFiles(
-        name="made", train="train.jsonl", items="items.jsonl", verifier="coin:right", longest_answer=dials["sampled"]
+        name="made",
+        train=f"{name}-train.jsonl",
+        items=f"{name}-items.jsonl",
+        verifier="coin:right",
+        longest_answer=dials["sampled"],
     )
     return seal_target(files, folder)
 
@@ -306,7 +310,7 @@ def sft(folder: Path, base: Path, dials: dict[str, Any], peak_rate: float | None
 
     profiled, uneven = case.pop("profiled", False), case.pop("uneven", False)
     size = TrainingSize(**case, dtype="auto" if cuda() else "bf16")
-    target = make_target(folder / f"text{int(uneven)}", dials, dials["shape"]["vocab_size"], uneven)
+    target = make_target(folder / "text", f"uneven-{uneven}", dials, dials["shape"]["vocab_size"], uneven)
     updates = dials["warm"] + dials["timed"] + profiled
     started = now()
     trainer, count = prepare(arm(base, target, "sft", updates, dials["sequences"], size), base, folder)
@@ -366,7 +370,7 @@ def timed(thing: Any, name: str, spent: list[float]) -> Iterator[None]:
 
 def grpo(folder: Path, base: Path, dials: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
     """Steps of GRPO as `prepare` makes its trainer, and the same samples from the library alone."""
-    target = make_target(folder / "text0", dials, dials["shape"]["vocab_size"])
+    target = make_target(folder / "text", "sampled", dials, dials["shape"]["vocab_size"])
     found = grpo_steps(folder, base, target, dials, case)
     gc.collect()  # the trainer has gone
     alone = sampled_alone(base, target, dials)
@@ -478,7 +482,7 @@ def resume(folder: Path, dials: dict[str, Any], method: str, twice: bool) -> dic
 
     base = make_base(folder / f"small-{method}", dials["small"])
     lengths = {**dials, "asked": 16, "answered": 48, "sampled": 32}
-    target = make_target(folder / f"small-{method}-text", lengths, dials["small"]["vocab_size"])
+    target = make_target(folder / "text", f"small-{method}", lengths, dials["small"]["vocab_size"])
     spec = arm(base, target, method, RESUMED_UPDATES, 16, TrainingSize(micro_batch=8))
     file = folder / f"{method}.json"
     file.write_text(spec.model_dump_json(), encoding="utf-8")
