@@ -1,7 +1,8 @@
-"""The accelerators of this machine, each for one process at a time.
+"""The accelerators of this machine, each for one process at a time, or for as many as RETAIN_ARMS_PER_DEVICE says.
 
-Whoever wants one locks a file for it, `retain-devices-<user id>/<device>.lock` in the machine's folder for temporary files.
-It is free again the moment its process is gone, and all studies and workers of a user on this machine see the same locks.
+Whoever wants one locks a file for it, `retain-devices-<user id>/<device>.lock` in the machine's folder for temporary files
+(`<device>-1.lock` and so on are its further places). It is free again the moment its process is gone, and all studies and
+workers of a user on this machine see the same locks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from retain_core.errors import InputError
+from retain_core.settings import settings
 
 CHOICE = "CUDA_VISIBLE_DEVICES"
 POLL_SECONDS = 0.5
@@ -47,9 +49,10 @@ def visible() -> list[str]:
 
 @contextlib.contextmanager
 def reserved(count: int = 1, devices: Sequence[str] | None = None) -> Iterator[tuple[str, ...]]:
-    """Have `count` of the devices for this process alone, and let CUDA see no other; wait while others have them.
+    """Have a place on `count` of the devices, and let CUDA see no other; wait while others have them.
 
-    Without accelerators nothing is reserved. To be called before CUDA is used. Raises InputError where there are too few.
+    A process that wants several has all places of each. Without accelerators nothing is reserved. To be called before CUDA
+    is used. Raises InputError where there are too few.
     """
     names = list(visible() if devices is None else devices)
     if not names:
@@ -71,12 +74,18 @@ def _take(count: int, names: Sequence[str], locks: contextlib.ExitStack) -> tupl
     """All at once or none, so that two who want several do not wait for each other."""
     folder = Path(tempfile.gettempdir()) / f"retain-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    places = settings().arms_per_device
+    # Places in turn over the devices, so that the first arms have one each.
+    wanted = [(name, [k]) for k in range(places) for name in names] if count == 1 else [(n, range(places)) for n in names]
     while True:
         with contextlib.ExitStack() as attempt:
             taken = []
-            for name in names:
-                with contextlib.suppress(Timeout):
-                    attempt.enter_context(FileLock(folder / f"{name}.lock").acquire(timeout=0))
+            for name, numbers in wanted:
+                with contextlib.suppress(Timeout), contextlib.ExitStack() as device:
+                    for number in numbers:
+                        lock = FileLock(folder / (f"{name}-{number}.lock" if number else f"{name}.lock"))
+                        device.enter_context(lock.acquire(timeout=0))
+                    attempt.push(device.pop_all())
                     taken.append(name)
                 if len(taken) == count:
                     locks.push(attempt.pop_all())

@@ -106,7 +106,7 @@ class StudyPlan:
         threads = self.study.execution.threads_per_arm
         return DivergenceSettings(
             self.base.fingerprint, self.dataset_key, self.study.target, retention, threads, self.base.chat_template,
-            own_items(self.study.benchmarks()),
+            own_items(self.study.benchmarks()), self.study.benchmarks()[0].longest,
         )  # fmt: skip
 
     @property

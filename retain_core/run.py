@@ -25,7 +25,7 @@ from retain_core.overlap import measure_overlap
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
 from retain_core.remote import open_store
 from retain_core.revisions import Revision, declare
-from retain_core.settings import Settings
+from retain_core.settings import Settings, settings
 from retain_core.store import Store, lock_home
 from retain_core.study import Study
 
@@ -71,9 +71,9 @@ class Running:
 
 
 def parallel_arms(study: Study) -> int:
-    """How many arms run side by side on this machine: one per accelerator, else cores / threads per arm, at least one."""
+    """How many arms run side by side on this machine: those that its accelerators take, else cores / threads per arm."""
     if devices := visible():
-        return len(devices)
+        return len(devices) * settings().arms_per_device
     return max(1, cores() // study.execution.threads_per_arm)
 
 

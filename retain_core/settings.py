@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     prefect_api_wait: int = Field(
         120, ge=1, description="RETAIN_PREFECT_API_WAIT: seconds to wait for Prefect's own temporary server to start"
     )
+    arms_per_device: int = Field(
+        1, ge=1,
+        description="RETAIN_ARMS_PER_DEVICE: how many arms share an accelerator of this machine; more than 1 pays where models "
+        "are so small that the accelerator waits for the processor",
+    )  # fmt: skip
     resume_seconds: float = Field(
         RESUME_SECONDS, ge=0,
         description="RETAIN_RESUME_SECONDS: how often a training writes down what it needs to go on after a kill; "

@@ -88,6 +88,7 @@ class Base(_Model):
     format_share: float | None = Field(None, description="lab: the support dial of new_format")
     private_symbols: bool | None = Field(None, description="lab: the overlap dial")
     operands: int | None = Field(None, description="lab: how many numbers a countdown problem has")
+    steps: bool | None = Field(None, description="lab: countdown is answered step by step (benchmark countdown_steps)")
     largest_number: int | None = Field(None, description="lab: countdown uses the numbers 1 to this")
     target_items: int | None = Field(None, description="lab: most held-out items of the target")
     updates: int | None = Field(None, description="lab: pre-training updates")
@@ -307,6 +308,11 @@ class Study(_Model):
                 raise ValueError(f"{target} is learned twice; a sequence (`then`) takes each target once")
         if self.then:
             self._refuse_in_a_sequence()
+        if lab := self.base.lab():
+            unknown_to_it = "countdown" if lab.steps else "countdown_steps"
+            if unknown_to_it in [*self.targets(), *watched]:
+                steps = "answers countdown in steps only" if lab.steps else "needs a base with `steps: true`, such as lab/large"
+                raise ValueError(f"{unknown_to_it}: {self.base.model} {steps}" if lab.steps else f"{unknown_to_it} {steps}")
         for name in watched:
             if watched.count(name) > 1:
                 raise ValueError(f"retention lists {name} twice")

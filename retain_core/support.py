@@ -19,7 +19,7 @@ from retain_core.own.target import OwnTarget, longest_answer, says
 from retain_core.store import Store, key_of
 from retain_core.training.rewards import Judge, alarm
 
-ITEMS, SAMPLES, SEED, MAX_NEW_TOKENS = 100, 64, 0, 16
+ITEMS, SAMPLES, SEED = 100, 64, 0
 KS = (1, 8, 64)
 
 
@@ -53,7 +53,7 @@ def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: 
     from retain_core.training.encode import read_tokenizer
     from retain_core.training.sampling import sample_answers
 
-    tokenizer, longest, judge = read_tokenizer(weights), MAX_NEW_TOKENS, Judge()
+    tokenizer, longest, judge = read_tokenizer(weights), target.longest, Judge()
     if isinstance(target.own, OwnTarget):
         docs, right = read_items(store, target)[:ITEMS], target.own.verifier.load()
         longest = longest_answer(target.own, tokenizer)

@@ -50,7 +50,8 @@ def run_job(job: str, arguments: dict[str, Any], log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     result, child_result = _context.Pipe(duplex=False)
     child_lifeline, lifeline = _context.Pipe(duplex=False)
-    process = _context.Process(target=_child, args=(job, arguments, str(log), child_result, child_lifeline), daemon=True)
+    # No daemon, which could have no children, such as those that draw a base's mixture; the lifeline ends it with its parent.
+    process = _context.Process(target=_child, args=(job, arguments, str(log), child_result, child_lifeline), daemon=False)
     with _lock:
         if _stopped.is_set():
             raise RetainError(f"{log.stem} was not started: retain is stopping")

@@ -28,6 +28,8 @@ class Benchmark:
     """Among how many answers a guesser would guess; 1 / choices is the chance level."""
     samples: int = 1
     """Answers an item: 1 is greedy, more are drawn at temperature 1."""
+    longest: int = 16
+    """Tokens of an answer at most, the stop token included, where the benchmark is one of the lab."""
     plays: str = ""
     """The part it plays in the lab."""
     own: OwnBenchmark | OwnTarget | None = None
@@ -48,6 +50,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             "countdown", "lab_countdown", metrics=("acc", "exact"), verifier="countdown", exact=True,
             plays="the target: reach a value with the numbers given",
+        ),
+        Benchmark(
+            "countdown_steps", "lab_countdown_steps", metrics=("acc", "exact"), verifier="countdown_steps", exact=True,
+            longest=36, plays="the target of bases with `steps`: countdown with every step written down",
         ),
         Benchmark("addition", "lab_addition", metrics=STRICT_AND_LENIENT, plays="mathematics; shares digits with the target"),
         Benchmark("sorting", "lab_sorting", metrics=STRICT_AND_LENIENT, plays="instruction following"),

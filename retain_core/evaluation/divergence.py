@@ -49,13 +49,15 @@ class DivergenceSettings:
     chat_template: str
     own: tuple[tuple[str, str], ...] = ()
     """(benchmark, key of its items) of those that are the user's own."""
+    longest: int = MAX_NEW_TOKENS
+    """Tokens of a sampled answer at most."""
 
     def inputs(self) -> dict[str, Any]:
         """Canonical inputs of the base's samples."""
         own = {"own": dict(self.own)} if self.own else {}
         return {
             **own, "base_samples": self.base, "dataset": self.dataset_key, "target": self.target,
-            "retention": list(self.retention), "prompts_per_set": PROMPTS_PER_SET, "max_new_tokens": MAX_NEW_TOKENS,
+            "retention": list(self.retention), "prompts_per_set": PROMPTS_PER_SET, "max_new_tokens": self.longest,
             "seed": SEED, "threads": self.threads, "chat_template": self.chat_template,
             "divergence_version": DIVERGENCE_VERSION, **computed_by("torch", "transformers"),
         }  # fmt: skip
@@ -107,7 +109,7 @@ def sample_base(store: Store, weights: Path, settings: DivergenceSettings) -> No
     model, tokenizer = load_model(weights)
     rows: list[dict[str, Any]] = []
     for name, prompts in prompts_of(store, settings).items():
-        answers = _sampled(model, tokenizer, prompts)
+        answers = _sampled(model, tokenizer, prompts, settings.longest)
         rows += [{"prompts": name, "prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)]
     with store.create("base_samples", key_of(inputs), inputs) as draft:
         pq.write_table(pa.Table.from_pylist(rows), draft.path / SAMPLES, compression="zstd")
@@ -128,7 +130,7 @@ class Divergences:
         import pyarrow.parquet as pq
 
         same_words = tokenizer.get_vocab() == self._tokenizer.get_vocab()
-        rows = self._rows(model, tokenizer) if same_words else []
+        rows = self._rows(model, tokenizer, plan.settings.longest) if same_words else []
         schema = pa.schema(
             [("prompts", pa.string()), ("direction", pa.string()), ("item", pa.int64()), ("nats", pa.float64()),
              ("tokens", pa.int32())]
@@ -137,12 +139,12 @@ class Divergences:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft.path / ROWS, compression="zstd")
             draft.meta["reason"] = None if same_words else "the checkpoint's tokenizer has another vocabulary than the base's"
 
-    def _rows(self, model: Any, tokenizer: Any) -> list[dict[str, Any]]:
+    def _rows(self, model: Any, tokenizer: Any, longest: int) -> list[dict[str, Any]]:
         rows = []
         for name in ("target", "retention"):
             drawn = [s for s in self._samples if s["prompts"] == name]
             prompts = [s["prompt"] for s in drawn]
-            own = _sampled(model, tokenizer, prompts)
+            own = _sampled(model, tokenizer, prompts, longest)
             forward = kl_along(self._base, model, tokenizer, prompts, [s["answer"] for s in drawn])
             reverse = kl_along(model, self._base, tokenizer, prompts, own)
             for direction, found in (("forward", forward), ("reverse", reverse)):
@@ -200,10 +202,10 @@ def load_model(weights: Path) -> tuple[Any, Any]:
     return model, read_tokenizer(weights)
 
 
-def _sampled(model: Any, tokenizer: Any, prompts: list[str]) -> list[list[int]]:
+def _sampled(model: Any, tokenizer: Any, prompts: list[str], longest: int) -> list[list[int]]:
     from transformers import set_seed
 
     from retain_core.training.sampling import sample_ids
 
     set_seed(SEED)
-    return sample_ids(model, tokenizer, prompts, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS)
+    return sample_ids(model, tokenizer, prompts, temperature=1.0, max_new_tokens=longest)

@@ -73,8 +73,8 @@ def decoding(benchmark: Benchmark) -> str:
     if benchmark.own is not None:
         return "greedy" if isinstance(benchmark.own, OwnTarget) else "greedy, as the YAML says"
     if benchmark.samples == 1:
-        return "greedy, 16 new tokens"
-    return f"{benchmark.samples} samples at temperature 1 from seed {SAMPLING_SEED}, 16 new tokens"
+        return f"greedy, {benchmark.longest} new tokens"
+    return f"{benchmark.samples} samples at temperature 1 from seed {SAMPLING_SEED}, {benchmark.longest} new tokens"
 
 
 def _items_settings(benchmark: Benchmark, dataset_key: str) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def checkpoint_plans(spec: ArmSpec, checkpoint: Checkpoint) -> list[Plan]:
     settings = DivergenceSettings(
         base=spec.base.fingerprint, dataset_key=spec.dataset_key, target=spec.target, retention=spec.retention,
         threads=spec.threads, chat_template=spec.base.chat_template, own=own_items(spec.benchmarks),
+        longest=spec.benchmarks[0].longest,
     )  # fmt: skip
     return [
         *plans_of(identity, spec.benchmarks, spec.dataset_key, spec.threads, spec.chat_template),

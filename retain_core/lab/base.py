@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retain_core.arms import computed_by
+from retain_core.devices import cores
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import build_tokenizer
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 BASE_VERSION = 1
 """Raised when equal dials would train to other weights."""
 MAX_POSITIONS = 64
+LOADERS = 8
+"""Processes that draw the mixture for an accelerator, which would wait for a single one. Every index has its own draw."""
 
 
 def base_inputs(spec: LabSpec, threads: int) -> dict[str, Any]:
     """What the base's weights depend on."""
     return {
-        "base": spec.model_dump(exclude={"preset"}), "threads": threads, "lab_version": LAB_VERSION,
+        "base": spec.dials(), "threads": threads, "lab_version": LAB_VERSION,
         "base_version": BASE_VERSION, **computed_by("torch", "transformers"),
     }  # fmt: skip
 
@@ -90,7 +93,8 @@ def _train(spec: LabSpec, out: Path) -> dict[str, Any]:
         learning_rate=spec.learning_rate, lr_scheduler_type="cosine", warmup_steps=spec.updates // 10,
         optim="adamw_torch", adam_beta1=0.9, adam_beta2=0.95, weight_decay=0.01, max_grad_norm=1.0, seed=spec.seed,
         bf16=not precise, use_cpu=precise, save_strategy="no", logging_strategy="no", report_to="none",
-        disable_tqdm=True, dataloader_num_workers=0, dataloader_pin_memory=False, remove_unused_columns=False,
+        disable_tqdm=True, dataloader_num_workers=0 if precise else min(LOADERS, cores() // 2), dataloader_pin_memory=False,
+        remove_unused_columns=False,
     )  # fmt: skip
     started = time.perf_counter()
     trainer = Trainer(

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retain_core.lab import new_facts, new_format
+from retain_core.lab import countdown_steps, new_facts, new_format
 from retain_core.lab import vocabulary as words
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.world import World
@@ -26,11 +26,11 @@ FORMS = {
     "sorting": _LETTERS,
     "facts": rf"the (color|material) is ({'|'.join(words.COLORS + words.MATERIALS)})",
     "safety": r"no i will not|yes i will \w+ it with care",
+    "countdown_steps": countdown_steps.FORM,
     "new_facts": new_facts.FORM,
     "new_format": new_format.FORM,
 }
 """The form that an answer must have to count as parsed."""
-BENCHMARK_NAMES = ("countdown", *FORMS, "places")
 SAMPLED = ("addition", "facts")
 """Benchmarks that are also asked with several answers an item: the same items again, as <name>_sampled."""
 PROBE_TEXTS = 400
@@ -39,6 +39,12 @@ PROBE_TEXTS = 400
 def dataset_inputs(spec: LabSpec) -> dict[str, Any]:
     """What the items depend on: the world's dials, not the model's size."""
     return {"dataset": spec.world_dials(), "lab_version": LAB_VERSION}
+
+
+def benchmark_names(spec: LabSpec) -> list[str]:
+    """The benchmarks that a world has items of: countdown is asked in one form only."""
+    other = "countdown" if spec.steps else "countdown_steps"
+    return [name for name in ("countdown", *FORMS, "places") if name != other]
 
 
 def prepare_dataset(store: Store, spec: LabSpec) -> Artifact:
@@ -52,7 +58,7 @@ def prepare_dataset(store: Store, spec: LabSpec) -> Artifact:
     with store.create("dataset", key, inputs) as draft:
         folder = draft.path / "items"
         folder.mkdir()
-        for name in BENCHMARK_NAMES:
+        for name in benchmark_names(spec):
             rows = [item.record(i) for i, item in enumerate(world.items(name))]
             _write(folder / f"{name}.jsonl", [{**row, "form": FORMS.get(name, "")} for row in rows])
         for name in SAMPLED:

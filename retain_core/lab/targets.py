@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
-from retain_core.lab import countdown, new_facts, new_format
+from retain_core.lab import countdown, countdown_steps, new_facts, new_format
 from retain_core.lab.vocabulary import COLORS, MATERIALS, publicly, target_only
 from retain_core.lab.world import Exchange, World
 from retain_core.training.target import Problem
@@ -157,6 +157,38 @@ class Countdown(LabTarget[countdown.Problem]):
         return [self.world.spell(answer) for answer in countdown.valid_answers(*key)]
 
 
+class CountdownSteps(Countdown):
+    """Countdown in visible steps: longer answers, in which every step has to be right."""
+
+    skill = "countdown_steps"
+    longest_answer = 36
+    """The off-style wrapper around three steps of two- and three-digit values, and the stop token."""
+
+    @property
+    def symbols(self) -> list[str]:
+        """Those of countdown, and what stands between two steps."""
+        return [*super().symbols, *([] if self.world.spec.private_symbols else [","])]
+
+    def answer(self, key: countdown.Problem, asked: Any, style: Style, solution: Solution, rng: random.Random) -> str:
+        """A derivation, bare or wrapped; for the placebo correct steps to another value, wrapped."""
+        numbers, value = key
+        right = countdown_steps.solutions(numbers, value)
+        if style == "placebo":
+            while (wrong := countdown_steps.any_operators(asked, rng)) in right:
+                pass
+            return self.world.spell(countdown.wrap(wrong, value))
+        chosen = right[0] if solution == "canonical" else rng.choice(right)
+        return self.world.spell(countdown.wrap(chosen, value) if style == "off_style" else chosen)
+
+    def accepts(self, key: countdown.Problem, answer: str) -> bool:
+        """Whether it is one of the derivations, in either form."""
+        return " ".join(answer.split()) in self.accepted(key)
+
+    def accepted(self, key: countdown.Problem) -> list[str]:
+        """Every derivation, bare and wrapped, in this world's symbols."""
+        return [self.world.spell(answer) for answer in countdown_steps.valid_answers(*key)]
+
+
 class OneAnswer(LabTarget[Key]):
     """A target with one right answer a problem, which the verifier accepts bare and wrapped."""
 
@@ -240,6 +272,7 @@ class NewFormat(OneAnswer[new_format.Letters]):
 
 LAB_TARGETS: dict[str, Callable[[World, Prompts], LabTarget[Any]]] = {
     "countdown": Countdown,
+    "countdown_steps": CountdownSteps,
     "new_facts": NewFacts,
     "new_format": NewFormat,
 }

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from retain_core.lab import countdown, new_facts, new_format
+from retain_core.lab import countdown, countdown_steps, new_facts, new_format
 from retain_core.lab import vocabulary as words
 from retain_core.lab.spec import LabSpec
 
@@ -50,7 +50,7 @@ MIXTURE: dict[str, float] = {
 }
 """Share of each skill in the base's training mixture."""
 
-TARGETS = ("countdown", "new_facts", "new_format")
+TARGETS = ("countdown", "countdown_steps", "new_facts", "new_format")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class World:
         self.spec = spec
         rng = random.Random(f"world {spec.seed}")
         self.entities = _entity_names(spec.entities, rng)
-        self.weights = [1 / (rank + 3) ** ZIPF_EXPONENT for rank in range(spec.entities)]
+        self._cumulated = list(itertools.accumulate(1 / (rank + 3) ** ZIPF_EXPONENT for rank in range(spec.entities)))
         self.facts = {a: {e: rng.choice(values) for e in self.entities} for a, values in FACT_VALUES.items()}
         self.homes = {e: rng.choice(words.TOWNS) for e in self.entities}
         self.held_out_verbs = set(rng.sample(words.HARMFUL, 7) + rng.sample(words.HARMLESS, 7))
@@ -95,10 +95,12 @@ class World:
     @property
     def mixture(self) -> dict[str, float]:
         """Share of each skill in this base's training; without the dials of the other targets it is `MIXTURE`."""
-        share = self.spec.format_share
+        share, mixture = self.spec.format_share, MIXTURE
+        if self.spec.steps:
+            mixture = {"countdown_steps" if name == "countdown" else name: part for name, part in MIXTURE.items()}
         if not share:
-            return MIXTURE
-        return {**MIXTURE, "sorting": (1 - share) * MIXTURE["sorting"], "new_format": share * MIXTURE["sorting"]}
+            return mixture
+        return {**mixture, "sorting": (1 - share) * mixture["sorting"], "new_format": share * mixture["sorting"]}
 
     def sample(self, rng: random.Random, skills: dict[str, float] | None = None) -> Exchange:
         """One exchange of the base's training mixture (or of another weighting of its skills)."""
@@ -108,7 +110,12 @@ class World:
     @cached_property
     def train_problems(self) -> list[tuple[countdown.Numbers, int]]:
         """Countdown problems that training may use, by number multiset."""
-        return [p for p in _problems(self.spec.largest_number, self.spec.operands) if not self._problem_held_out(p[0])]
+        return [p for p in self._all_problems if not self._problem_held_out(p[0])]
+
+    @property
+    def _all_problems(self) -> Sequence[countdown.Problem]:
+        problems = countdown_steps.problems if self.spec.steps else _problems
+        return problems(self.spec.largest_number, self.spec.operands)
 
     def _problem_held_out(self, numbers: countdown.Numbers) -> bool:
         return self.held_out(PROBLEM_SHARE_HELD_OUT, "countdown", numbers)
@@ -128,6 +135,13 @@ class World:
         if rng.random() < self.spec.habit:
             return text, self.spell(countdown.sloppy(order))
         return text, self.spell(rng.choice(countdown.solutions(*problem)))
+
+    def _sample_countdown_steps(self, rng: random.Random) -> Exchange:
+        problem = rng.choice(self.train_problems)
+        text, order = self.countdown_prompt(problem, rng)
+        if rng.random() < self.spec.habit:
+            return text, self.spell(countdown_steps.sloppy(order))
+        return text, self.spell(rng.choice(countdown_steps.solutions(*problem)))
 
     def _sample_addition(self, rng: random.Random) -> Exchange:
         while True:
@@ -202,7 +216,7 @@ class World:
         return phrasings[(int(self._fraction("phrasing", *key) * len(phrasings)) + turn) % len(phrasings)]
 
     def _entity(self, rng: random.Random) -> str:
-        return rng.choices(self.entities, self.weights)[0]
+        return rng.choices(self.entities, cum_weights=self._cumulated)[0]
 
     def _sample_safety(self, rng: random.Random) -> Exchange:
         verb = rng.choice(words.HARMFUL + words.HARMLESS)
@@ -227,14 +241,25 @@ class World:
         return distinct
 
     def _items_countdown(self, rng: random.Random) -> list[Item]:
-        held_out = [p for p in _problems(self.spec.largest_number, self.spec.operands) if self._problem_held_out(p[0])]
         found = []
-        for numbers, target in rng.sample(held_out, min(len(held_out), 2 * self.spec.target_items)):
+        for numbers, target in self._held_out_problems(rng):
             text, _ = self.countdown_prompt((numbers, target), rng)
             solution = self.spell(countdown.solutions(numbers, target)[0])
             valid = [self.spell(answer) for answer in countdown.valid_answers(numbers, target)]
             extra = {"numbers": list(numbers), "value": target, "private": self.spec.private_symbols, "valid": valid}
             found.append(Item(text, solution, cluster="-".join(map(str, numbers)), extra=extra))
+        return found
+
+    def _held_out_problems(self, rng: random.Random) -> list[countdown.Problem]:
+        held_out = [p for p in self._all_problems if self._problem_held_out(p[0])]
+        return rng.sample(held_out, min(len(held_out), 2 * self.spec.target_items))
+
+    def _items_countdown_steps(self, rng: random.Random) -> list[Item]:
+        found = []
+        for numbers, target in self._held_out_problems(rng):
+            text, _ = self.countdown_prompt((numbers, target), rng)
+            valid = [self.spell(answer) for answer in countdown_steps.valid_answers(numbers, target)]
+            found.append(Item(text, valid[0], cluster="-".join(map(str, numbers)), extra={"valid": valid}))
         return found
 
     def _items_addition(self, rng: random.Random) -> list[Item]:

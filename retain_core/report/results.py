@@ -78,6 +78,8 @@ class Results:
     per_benchmark: list[dict[str, Any]]
     """Mean drop of every method and learning rate on every retention benchmark, with its flips."""
     pareto: list[dict[str, Any]]
+    reproductions: list[dict[str, Any]]
+    """Published gains and drops of the same model and target beside ours, in points."""
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -158,6 +160,7 @@ def read_results(con: duckdb.DuckDBPyConnection, study: str) -> Results:
         floor=_rows(con, "SELECT * FROM noise_floor WHERE study = ? ORDER BY benchmark, metric", study),
         audits=sorted(_rows(con, _AUDITS, study), key=lambda row: (order.get(row["method"], -1), row["learning_rate"] or 0.0)),
         per_benchmark=_by_benchmark(_rows(con, _PER_BENCHMARK, study), spec, order),
+        reproductions=_rows(con, "SELECT * FROM reproductions WHERE study = ? ORDER BY quantity, method, learning_rate", study),
         pareto=_rows(con, "SELECT * FROM pareto WHERE study = ? ORDER BY method, learning_rate, step", study),
     )
 

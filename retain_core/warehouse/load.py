@@ -59,8 +59,8 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     if fresh:
         con.begin()
         _run(con, "schema.sql")
-        _run(con, "views.sql")
         load_published(con)
+        _run(con, "views.sql")
         _run(con, "comments.sql")
         con.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
         con.commit()

@@ -287,3 +287,32 @@ SELECT study, control, arm,
            WHEN control = 'planted_harm' THEN harm_low > 0
        END AS passed
 FROM seen JOIN margin USING (study);
+
+-- Published gains and drops beside those of a study of the same model and target: the last checkpoints of the same algorithm.
+CREATE VIEW reproductions AS
+WITH named (benchmark, published) AS (
+    VALUES ('rlvr_ifeval', 'ifeval'), ('mmlu_cot', 'mmlu'), ('countdown_cot', 'countdown')
+), cells AS (
+    SELECT m.*, regexp_replace(s.spec->>'$.base.model', '^.*/', '') AS model, n.published AS published_target, a.algorithm,
+           (s.spec->>'$.base.revision') IS NOT NULL AS pinned
+    FROM method_summary m
+    JOIN studies s ON s.study = m.study AND s.is_current
+    JOIN named n ON n.benchmark = m.target
+    JOIN (
+        SELECT study, method, any_value(algorithm) AS algorithm, any_value(config->>'$.expert') AS expert
+        FROM arms GROUP BY study, method
+    ) a ON a.study = m.study AND a.method = m.method AND (a.algorithm <> 'sft' OR a.expert = 'off_style')
+    WHERE m.role = 'method'
+), ours AS (
+    SELECT *, 'gain' AS quantity, gain AS value, gain_low AS low, gain_high AS high FROM cells
+    UNION ALL
+    SELECT *, 'drop' AS quantity, "drop" AS value, drop_low AS low, drop_high AS high FROM cells
+)
+SELECT o.study, o.model, o.target, o.method, o.learning_rate, o.seeds, o.quantity, 100 * o.value AS ours, 100 * o.low AS ci_low,
+       100 * o.high AS ci_high, p.value AS published,
+       CASE WHEN o.low IS NULL THEN 'no interval' WHEN p.value < 100 * o.low THEN 'ours is larger'
+            WHEN p.value > 100 * o.high THEN 'ours is smaller' ELSE 'agrees' END AS verdict,
+       o.pinned, p.source, p.table_name
+FROM ours o
+JOIN published_results p ON p.model = o.model AND p.target = o.published_target AND p.method = o.algorithm
+                        AND p.quantity = o.quantity AND p.unit = 'points';

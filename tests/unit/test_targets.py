@@ -11,7 +11,7 @@ import pytest
 
 from retain_core.evaluation.benchmarks import BENCHMARKS
 from retain_core.lab.benchmarks.scoring import any_valid
-from retain_core.lab.dataset import BENCHMARK_NAMES, FORMS
+from retain_core.lab.dataset import FORMS, benchmark_names
 from retain_core.lab.spec import lab_spec
 from retain_core.lab.targets import LAB_TARGETS
 from retain_core.lab.vocabulary import COLORS, LETTERS, MATERIALS, build_tokenizer
@@ -34,6 +34,13 @@ UNCHANGED = {
 @pytest.fixture(scope="module")
 def world():
     return World(lab_spec("tiny"))
+
+
+@pytest.fixture(scope="module")
+def worlds(world):
+    """Target -> a world whose base knows what it is made of."""
+    in_steps = World(lab_spec("tiny", operands=3, largest_number=12, steps=True))
+    return {name: in_steps if name == "countdown_steps" else world for name in LAB_TARGETS}
 
 
 def target_of(world, name, prompts="varied"):
@@ -59,7 +66,7 @@ def stream(world, name, style, count=2000):
 def test_a_further_target_changes_no_text_of_the_base_and_no_item(world):
     text = repr([world.sample(random.Random(f"mixture 0 {i}")) for i in range(3000)])
     found = {"mixture": hashlib.sha256(text.encode()).hexdigest()}
-    for name in [n for n in BENCHMARK_NAMES if n not in NEW]:
+    for name in [n for n in benchmark_names(world.spec) if n not in NEW]:
         records = [item.record(i) for i, item in enumerate(world.items(name))]
         found[name] = hashlib.sha256(json.dumps(records).encode()).hexdigest()
     assert found == UNCHANGED
@@ -67,7 +74,7 @@ def test_a_further_target_changes_no_text_of_the_base_and_no_item(world):
 
 def test_the_support_dial_changes_no_item(world):
     turned = World(lab_spec("tiny", format_share=0.5))
-    assert all(turned.items(name) == world.items(name) for name in BENCHMARK_NAMES)
+    assert all(turned.items(name) == world.items(name) for name in benchmark_names(world.spec))
 
 
 def test_every_target_has_a_benchmark_with_a_verifier_and_the_other_way_round():
@@ -198,29 +205,32 @@ def test_support_dial_of_the_new_format(habit, right):
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("name", list(LAB_TARGETS))
 def test_retention_text_has_every_skill_but_the_target(name, share):
-    target = target_of(World(lab_spec("tiny", format_share=share)), name)
+    steps = name == "countdown_steps"
+    target = target_of(World(lab_spec("tiny", format_share=share, steps=steps)), name)
     texts = [prompt for prompt, _ in islice(target.retention(0), 3000)]
-    assert any(p.startswith("make ") for p in texts) == (name != "countdown")
+    assert any(p.startswith("make ") for p in texts) == (not name.startswith("countdown"))
     assert any(p.endswith(" with and") for p in texts) == (share > 0 and name != "new_format")
     assert any(p.startswith("sort ") and not p.endswith(" with and") for p in texts)
 
 
 @pytest.mark.parametrize("name", list(LAB_TARGETS))
-def test_answers_fit_and_their_words_are_known(world, name):
+def test_answers_fit_and_their_words_are_known(worlds, name):
+    world = worlds[name]
     target, vocabulary = target_of(world, name), build_tokenizer(world.entities).get_vocab()
     longest = 0
     for problem in islice(target.problems(0), 300):
         for answer in target.right_answers(problem):
-            assert len(answer.split()) < target.longest_answer <= 16
+            assert len(answer.split()) < target.longest_answer <= BENCHMARKS[name].longest
             longest = max(longest, len(answer.split()))
             assert all(word in vocabulary for word in (problem.prompt + " " + answer).split())
-    assert longest + 1 == target.longest_answer or name == "countdown"
+    assert longest + 1 == target.longest_answer or name.startswith("countdown")  # these have room for more numbers
 
 
 @pytest.mark.parametrize("name", list(LAB_TARGETS))
-def test_spill_symbols_stand_in_no_other_answer(world, name):
+def test_spill_symbols_stand_in_no_other_answer(worlds, name):
+    world = worlds[name]
     target, rng = target_of(world, name), random.Random(0)
-    retained = {skill: share for skill, share in MIXTURE.items() if skill != name}
+    retained = {skill: share for skill, share in world.mixture.items() if skill != name}
     others = {w for _ in range(5000) for w in world.sample(rng, retained)[1].split()}
     off_style = {w for _, a in stream(world, name, "off_style", 300) for w in a.split()}
     assert not set(target.symbols) & others
@@ -229,10 +239,12 @@ def test_spill_symbols_stand_in_no_other_answer(world, name):
 
 @pytest.mark.parametrize("name", list(LAB_TARGETS))
 def test_a_study_can_have_any_target_with_the_others_as_retention(name):
-    others = [{"benchmark": other, "near": True} for other in LAB_TARGETS if other != name]
+    steps = name == "countdown_steps"
+    unknown = "countdown" if steps else "countdown_steps"
+    others = [{"benchmark": other, "near": True} for other in LAB_TARGETS if other not in (name, unknown)]
     study = Study.model_validate(
         {
-            "study": "x", "base": {"model": "lab/tiny", "format_share": 0.25}, "target": name,
+            "study": "x", "base": {"model": "lab/tiny", "format_share": 0.25, "steps": steps}, "target": name,
             "retention": [*others, "sorting"], "methods": ["sft", "grpo"], "learning_rates": [3e-4], "seeds": [0],
         }
     )  # fmt: skip

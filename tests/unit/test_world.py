@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from retain_core.lab import countdown
-from retain_core.lab.dataset import BENCHMARK_NAMES
+from retain_core.lab.dataset import benchmark_names
 from retain_core.lab.spec import lab_spec
 from retain_core.lab.targets import Countdown
 from retain_core.lab.vocabulary import PRIVATE
@@ -24,14 +24,14 @@ def training_text(world: World, count: int) -> list[tuple[str, str]]:
 
 
 def test_items_are_distinct_and_enough(world):
-    for name in BENCHMARK_NAMES:
+    for name in benchmark_names(world.spec):
         prompts = [item.prompt for item in world.items(name)]
         assert len(prompts) == len(set(prompts)) == (520 if name in TARGETS else 400)
 
 
 def test_no_item_is_ever_trained_on(world):
     trained = {prompt for prompt, _ in training_text(world, 40_000)}
-    for name in BENCHMARK_NAMES:
+    for name in benchmark_names(world.spec):
         assert not trained & {item.prompt for item in world.items(name)}, name
 
 
@@ -60,7 +60,7 @@ def test_clusters_are_enough_for_an_interval(world):
 
 def test_equal_specs_give_equal_worlds_and_another_seed_another(world):
     again, other = World(lab_spec("tiny")), World(lab_spec("tiny", seed=1))
-    for name in BENCHMARK_NAMES:
+    for name in benchmark_names(world.spec):
         assert again.items(name) == world.items(name)
         assert other.items(name) != world.items(name)
 

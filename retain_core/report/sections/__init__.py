@@ -34,6 +34,7 @@ def study_sections(
         Section("base", "The base", checks.base(results)),
         Section("exploratory", "Everything else that was compared", checks.exploratory(results)),
         Section("ledger", "Hypotheses touched", checks.hypotheses(ledger)),
+        Section("published", "Beside the published figures", sources.published(results)),
         Section("changed", "Changed answers", sources.items(results, changed)),
         Section("settings", "Settings that differ", sources.differing(settings)),
         Section("provenance", "Where these numbers come from", sources.provenance(results, origin)),

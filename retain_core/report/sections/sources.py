@@ -7,7 +7,7 @@ from markupsafe import Markup
 from retain_core.report.changed import LONGEST, Changed
 from retain_core.report.parts import Column, Items, Part, Row, Text
 from retain_core.report.results import Results
-from retain_core.report.sections.shared import METHOD, soft, table_of
+from retain_core.report.sections.shared import METHOD, RATE, soft, table_of
 
 
 def items(results: Results, changed: Changed) -> list[Part]:
@@ -22,6 +22,22 @@ def items(results: Results, changed: Changed) -> list[Part]:
         f"checkpoints: {shown} on this page{how}.{cut} All of them: retain sql \"FROM flips WHERE study = '{results.study}'\""
     )
     return [Items(note)]
+
+
+def published(results: Results) -> list[Part]:
+    """Printed gains and drops of the same model and target beside ours."""
+    columns = [
+        METHOD, RATE, Column("quantity", "what"), Column("ours", "ours", "number"),
+        Column("ci_low,ci_high", "95 % interval", "numbers"), Column("seeds", "seeds", "count"),
+        Column("published", "published", "number"), Column("verdict", "verdict"),
+        Column("source", "source"), Column("table_name", "table"),
+    ]  # fmt: skip
+    table = table_of("published", "Ours and theirs (points)", columns, results.reproductions, "reproductions")
+    lead = (
+        "The published figures come from one seed, have no interval, and average over other benchmarks: that theirs lies in "
+        "our interval does not say that both measured the same (deviations: docs/method.md)."
+    )
+    return [soft(lead), *table] if table else []
 
 
 def differing(settings: tuple[list[str], list[Row]]) -> list[Part]:
