@@ -129,6 +129,7 @@ class Results:
         self._file.write_text(json.dumps(self.found, indent=1, default=str) + "\n", encoding="utf-8")
         sys.stderr.write(f"{part} {case}: {json.dumps({k: v for k, v in entry.items() if k != 'kernels'}, default=str)}\n")
         sys.stderr.flush()
+        torch._dynamo.reset()  # what was compiled for one model keeps it alive
         gc.collect()
         if cuda():
             torch.cuda.empty_cache()
