@@ -87,6 +87,10 @@ class ArmSpec(BaseModel):
     """The target where it is the user's own, None for one of the lab."""
     trainer: Code | None = None
     """What builds the trainer of algorithm `custom`."""
+    processes: int = 1
+    """How many processes of one machine train it together."""
+    parallel: str = "ddp"
+    """How they share it: a file of `retain_core/accelerate`."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -139,7 +143,9 @@ class ArmSpec(BaseModel):
             "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,
             "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
-            **({"then": list(self.then)} if self.then else {}), **templated(self.base.chat_template),
+            **({"then": list(self.then)} if self.then else {}),
+            **({"processes": self.processes, "parallel": self.parallel} if self.processes > 1 else {}),
+            **templated(self.base.chat_template),
         }  # fmt: skip
 
     @property

@@ -71,10 +71,11 @@ class Running:
 
 
 def parallel_arms(study: Study) -> int:
-    """How many arms run side by side on this machine: one per accelerator, else cores / threads per arm, at least one."""
+    """How many arms run side by side on this machine, at least one: as accelerators, or cores, are enough for."""
+    execution = study.execution
     if devices := visible():
-        return len(devices)
-    return max(1, cores() // study.execution.threads_per_arm)
+        return max(1, len(devices) // execution.processes_per_arm)
+    return max(1, cores() // (execution.threads_per_arm * execution.processes_per_arm))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from trl import SFTTrainer
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.training import configs
+from retain_core.training import configs, ranks
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges
 from retain_core.training.frozen import FrozenBase
@@ -82,11 +82,14 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         return rows
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """Batches of rows, and how many answer tokens the loss is divided by."""
+        """Batches of rows, and how many answer tokens the loss is divided by.
+
+        Processes that train together all make the whole batch, and each keeps its share.
+        """
         loaded, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches, tokens = [], 0
         for rows in loaded:
-            batch, counted = self._batch(self.target_rows(rows))
+            batch, counted = self._batch(self.target_rows(ranks.whole(rows)))
             batches.append(batch)
             tokens += counted
         return batches, torch.tensor(tokens, device=device)
@@ -103,7 +106,7 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         if useful < len(rows):
             batch["labels"][self._masked.sample(range(len(rows)), len(rows) - useful)] = IGNORED
         self.tokens_trained += int((batch["labels"] != IGNORED).sum())
-        return batch, counted
+        return _share(batch), counted
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """TRL's loss of the text, plus the penalty where there is one (logged as `kl`)."""
@@ -114,7 +117,7 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         penalty = kl_on_text(
             model, self.extras.base, text["input_ids"], text["attention_mask"], text["labels"], self.extras.estimator
         )
-        self._metrics["train"]["kl"].append(penalty.item())
+        self._metrics["train"]["kl"].append(ranks.mean(penalty.item()))
         return loss + self.extras.kl * penalty
 
 
@@ -145,6 +148,10 @@ def settings(spec: ArmSpec, base: Any, tokenizer: Any, added: Extras, common: di
         "model": str(base), "args": configs.sft_config(spec.config["loss"], order, **sized),
         "processing_class": tokenizer, "peft_config": adapters(spec.config), "extras": added,
     }  # fmt: skip
+
+
+def _share(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: _share(part) if isinstance(part, dict) else ranks.share(part) for name, part in batch.items()}
 
 
 def _encoded(tokenizer: Any, exchanges: Iterator[Exchange]) -> Iterator[Row]:

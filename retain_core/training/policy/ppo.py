@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
+from retain_core.training import ranks
 from retain_core.training.kl import kl_penalty, log_ratio
 from retain_core.training.policy.advantages import gae, rewards_at_the_end, whiten
 from retain_core.training.policy.trainer import PolicyTrainer, whole
@@ -75,7 +76,7 @@ class PPOTrainer(PolicyTrainer):
     def _log_ratio(self, scored: dict[str, Any]) -> torch.Tensor:
         policy, base = self.completion_logits(self.model, scored), self.completion_logits(self.base, scored)
         tokens, counted = scored["completion_ids"], scored["completion_mask"]
-        self._metrics["train"]["kl"].append(kl_penalty(policy, base, tokens, counted, "k3").item())
+        self._metrics["train"]["kl"].append(ranks.mean(kl_penalty(policy, base, tokens, counted, "k3").item()))
         return log_ratio(policy, base, tokens) * counted
 
     def _penalty(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor | None:
@@ -85,14 +86,15 @@ class PPOTrainer(PolicyTrainer):
         loss = super()._compute_loss(model, inputs)
         counted = inputs["completion_mask"]
         squared = (self._values(inputs) - inputs["returns"]) ** 2 * counted
-        value_loss = squared.sum() / counted.sum().clamp(min=1)
+        value_loss = ranks.count() * squared.sum() / ranks.sum_of(counted.sum()).clamp(min=1)
         self._critic_optimizer.zero_grad()
         value_loss.backward()
+        ranks.average_gradients(self.critic)
         norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
         if not torch.isfinite(norm):
             return loss * norm  # not finite either, so the training ends here
         self._critic_optimizer.step()
-        self._metrics["train"]["value_loss"].append(value_loss.item())
+        self._metrics["train"]["value_loss"].append(ranks.mean(value_loss.item()))
         return loss
 
     def _values(self, inputs: dict[str, Any]) -> torch.Tensor:
