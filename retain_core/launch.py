@@ -33,6 +33,8 @@ SETTINGS = Path(__file__).parent / "accelerate"
 LAUNCHER, FAILURE = "RETAIN_LAUNCHER", "RETAIN_FAILURE"
 """Told to the processes: pid and start of who launched them, and the file for the sentence with which one of them fails."""
 POLL_SECONDS = 0.5
+_OF_A_PEER = ("closed by peer", "reset by peer", "Connection refused", "remote process exited")
+"""In the words of gloo and NCCL: another process is gone, and that one knows why or was killed."""
 
 
 def launched() -> bool:
@@ -78,7 +80,7 @@ def telling() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if FAILURE in os.environ:
+        if FAILURE in os.environ and not any(words in str(error) for words in _OF_A_PEER):
             with contextlib.suppress(FileExistsError), open(os.environ[FAILURE], "x", encoding="utf-8") as file:
                 file.write(str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}")
         raise

@@ -14,7 +14,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
-from retain_core.arms import BaseRef, weights_key
+from retain_core.arms import weights_key
 from retain_core.errors import InputError, RetainError
 from retain_core.lab.targets import Countdown
 from retain_core.launch import SETTINGS, launch
@@ -175,12 +175,12 @@ def test_a_process_that_is_killed_ends_all_and_they_go_on(home, smoke_study, tmp
     assert not states.exists()
 
 
-def test_the_first_process_that_fails_says_why(base, tmp_path):
+def test_the_first_process_that_fails_says_why(home, smoke_study, tmp_path):
     """No loss is a number at this rate; the sentence comes from within the processes."""
-    spec = golden.arm_spec("sft", golden.METHODS["sft"], learning_rate=1e38, processes=2)
-    spec = spec.model_copy(update={"base": BaseRef(model=str(base), fingerprint="smoke")})
-    with pytest.raises(RetainError, match=r"became (NaN|infinite) at update"):
-        launch(spec, str(tmp_path / "artifacts"))
+    two, _ = in_processes(smoke_study, tmp_path)
+    spec = plan_study(load_study(two), Store(home / "artifacts")).arms[0].spec.model_copy(update={"learning_rate": 1e38})
+    with pytest.raises(RetainError, match=r"^(loss|gradient) became (NaN|infinite) at update \d$"):
+        launch(spec, str(home / "artifacts"))
 
 
 def test_what_cannot_be_shared_is_refused(base, smoke_study, tmp_path, monkeypatch):
@@ -214,7 +214,7 @@ def test_one_process_leaves_studies_and_arms_as_they_were(smoke_study, tmp_path)
 
 def test_the_settings_that_are_shipped_are_those_of_accelerate():
     kinds = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
-    found = {file.stem: load_config_from_file(file) for file in SETTINGS.glob("*.yaml")}
+    found = {file.stem: load_config_from_file(str(file)) for file in SETTINGS.glob("*.yaml")}
     assert {name: config.distributed_type.value for name, config in found.items()} == kinds
     assert found.keys() == set(get_args(Execution.model_fields["parallel"].annotation))
     assert {config.mixed_precision for config in found.values()} == {"no"}  # precision is the study's
