@@ -178,7 +178,7 @@ def test_a_process_that_is_killed_ends_all_and_they_go_on(home, smoke_study, tmp
 def test_the_first_process_that_fails_says_why(home, smoke_study, tmp_path):
     """No loss is a number at this rate; the sentence comes from within the processes."""
     two, _ = in_processes(smoke_study, tmp_path)
-    spec = plan_study(load_study(two), Store(home / "artifacts")).arms[0].spec.model_copy(update={"learning_rate": 1e38})
+    spec = plan_study(load_study(two), Store(home / "artifacts")).arms[0].spec.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(RetainError, match=r"^(loss|gradient) became (NaN|infinite) at update \d$"):
         launch(spec, str(home / "artifacts"))
 
