@@ -33,8 +33,10 @@ test: $(READY) ## the test suite without the slow part
 test-all: $(READY) ## every test that needs no accelerator
 	@$(TESTS) -m "not gpu"
 
-bench: $(READY) ## timings as ratios, medians of interleaved pairs
+bench: $(READY) ## timings as ratios, medians of interleaved pairs, and what orchestration costs an arm
 	@$(BIN)/python -m benchmarks.bench
+	@$(BIN)/python -m benchmarks.orchestration pool
+	@$(BIN)/python -m benchmarks.orchestration inline
 
 bench-full: $(READY) ## the whole demo against a plain script, once (over half an hour)
 	@$(BIN)/python -m benchmarks.full

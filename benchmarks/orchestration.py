@@ -99,6 +99,15 @@ def pool(running: Running, count: int) -> list[float]:
     return [(run.start_time - run.created).total_seconds() for run in runs if run.start_time and run.created]
 
 
+def told(found: tuple[int, list[float]]) -> str:
+    """How long arms waited, as a sentence: `LIMIT` run at a time, so the last one waits for all others."""
+    count, waited = found[0], sorted(found[1])
+    median = waited[len(waited) // 2]
+    return (
+        f"{count} arms, from submitting to beginning: first {waited[0]:.1f} s, median {median:.1f} s, last {waited[-1]:.1f} s"
+    )
+
+
 @contextlib.contextmanager
 def serving(home: Path) -> Iterator[None]:
     """A Prefect server with the deployments, and one worker on them."""
@@ -137,13 +146,13 @@ def main() -> None:
         with open_study(study, settings()) as running:
             run_all(running)
         with serving(Path(folder)), open_study(study, settings()) as running:
+            workers.warm_up(1)  # the study before it has ended all work
             if what == "inline":
                 print(*measure(INLINE, lambda count: inline(running, count)), sep="\n")
                 return
             waits: dict[int, list[float]] = {}
             lines = measure(POOL, lambda count: waits.update({count: pool(running, count)}))
-            first = sorted(waits[POOL[0]])[0]
-            print(*lines, f"from submitting to beginning, the first of {POOL[0]} arms: {first:.1f} s", sep="\n")
+            print(*lines, "", *map(told, waits.items()), sep="\n")
 
 
 if __name__ == "__main__":

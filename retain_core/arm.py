@@ -4,6 +4,9 @@ No Prefect is needed:
 
     python -m retain_core.arm SPEC.json
 
+An arm of several processes starts them, or is one of them where `accelerate launch` or `torchrun` did (`retain_core.launch`).
+The main one does all that is said here; the others train with it, and end when training is done.
+
 Owns two artifacts beside the evaluations: `weights` (one checkpoint as transformers saves it) and
 `arm` (curve.parquet and what was spent; its presence means that training is done and every trained checkpoint was
 evaluated). Blends of the last weights with the base's come after it and are never kept: they can be made again. Of
@@ -13,6 +16,7 @@ an arm that was stopped stay its finished evaluations, the traces that it imitat
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -22,8 +26,9 @@ from typing import Any
 from retain_core.arms import ArmSpec, Checkpoint, weights_key
 from retain_core.devices import reserved
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
+from retain_core.launch import launch, launched, telling
 from retain_core.provenance import git_sha, hardware
-from retain_core.remote import open_store
+from retain_core.remote import open_store, store_at
 from retain_core.settings import RESUME_SECONDS, settings
 from retain_core.store import Store
 from retain_core.training.interpolate import interpolate
@@ -42,7 +47,7 @@ def run_arm(spec: ArmSpec, store: Store, every: float = RESUME_SECONDS) -> None:
     import torch
 
     torch.set_num_threads(spec.threads)
-    with store.leased(f"arm-{spec.key}"), reserved():
+    with store.leased(f"arm-{spec.key}"), contextlib.nullcontext() if launched() else reserved():
         missing: Missing = {
             c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
         }
@@ -62,11 +67,14 @@ def run_arm(spec: ArmSpec, store: Store, every: float = RESUME_SECONDS) -> None:
 
 def _evaluate_kept(spec: ArmSpec, store: Store, evaluator: Evaluator, missing: Missing, base: Path, work: Path) -> bool:
     """Make good missing evaluations from weights that are still there; False when some are not."""
+    from retain_core.training import ranks
+
     wanted = spec.steps_needed(c for c, plans in missing.items() if plans)
     found = {step: store.find("weights", weights_key(spec, step)) for step in wanted}
     weights = {step: artifact.path for step, artifact in found.items() if artifact}
     if weights.keys() != wanted:
         return False
+    ranks.dismiss()
     _evaluate(evaluator, missing, weights, base, work)
     return True
 
@@ -94,12 +102,14 @@ def _train_and_evaluate(
     work: Path,
     every: float = RESUME_SECONDS,
 ) -> None:
+    from retain_core.training import ranks
     from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
     traces = make_traces(spec, base, store, every) if spec.config.get("traces_of") else None
     unfinished = store.unfinished("arm", spec.key)
-    record = train(spec, base, unfinished, traces, every)
+    record = ranks.together(train, spec, base, unfinished, traces, every)
+    ranks.dismiss()
     weights = {step: unfinished.path("weights", str(step)) for step in spec.steps}
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is None}, weights, base, work)
     for step in spec.kept_steps():
@@ -126,6 +136,25 @@ def _write_curve(path: Path, curve: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(curve, schema=schema), path, compression="zstd")
 
 
+def main(spec_file: str, root: str | None = None) -> None:
+    """Run the arm of a file, or this process's part of it; `root` is the store's address unless the settings say it."""
+    spec = ArmSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
+    store = store_at(root) if root else open_store(settings())
+    if not launched():
+        launch(spec, store.address) if spec.processes > 1 else run_arm(spec, store, settings().resume_seconds)
+        return
+    import torch
+
+    from retain_core.training import ranks
+
+    with telling():
+        ranks.join(spec.processes)
+        if ranks.is_main():
+            run_arm(spec, store, settings().resume_seconds)
+        else:
+            torch.set_num_threads(spec.threads)
+            ranks.serve()
+
+
 if __name__ == "__main__":
-    asked = ArmSpec.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    run_arm(asked, open_store(settings()), settings().resume_seconds)
+    main(*sys.argv[1:])

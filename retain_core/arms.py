@@ -90,6 +90,10 @@ class ArmSpec(BaseModel):
     """What builds the trainer of algorithm `custom`."""
     size: TrainingSize = TrainingSize()
     """How its training is fitted to the machine."""
+    processes: int = 1
+    """How many processes of one machine train it together."""
+    parallel: str = "ddp"
+    """How they share it: a file of `retain_core/accelerate`."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -143,7 +147,9 @@ class ArmSpec(BaseModel):
             "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
             **({"then": list(self.then)} if self.then else {}),
-            **({"size": self.size.inputs()} if self.size.inputs() else {}), **templated(self.base.chat_template),
+            **({"size": self.size.inputs()} if self.size.inputs() else {}),
+            **({"processes": self.processes, "parallel": self.parallel} if self.processes > 1 else {}),
+            **templated(self.base.chat_template),
         }  # fmt: skip
 
     @property

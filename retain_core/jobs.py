@@ -18,6 +18,7 @@ from retain_core.evaluation.floor import USUAL, Nuisance, nuisances
 from retain_core.lab.base import base_key, train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
+from retain_core.launch import launch
 from retain_core.own.items import prepare_items
 from retain_core.remote import store_at
 from retain_core.settings import settings
@@ -69,8 +70,12 @@ def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: 
 
 
 def arm(root: str, spec: str) -> None:
-    """Train and evaluate one arm."""
-    run_arm(ArmSpec.model_validate_json(spec), store_at(root), settings().resume_seconds)
+    """Train and evaluate one arm, in this process or in as many as its study says."""
+    asked = ArmSpec.model_validate_json(spec)
+    if asked.processes > 1:
+        launch(asked, root)
+    else:
+        run_arm(asked, store_at(root), settings().resume_seconds)
 
 
 def _evaluate_base(

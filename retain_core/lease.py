@@ -190,7 +190,7 @@ def alive(holder: dict[str, Any]) -> bool:
     here = this_process()
     if (holder["host"], holder["boot"]) != (here["host"], here["boot"]):
         return True
-    started = _started(holder["pid"])
+    started = started_at(holder["pid"])
     return started is not None and abs(started - holder["started"]) < CLOCK_SECONDS
 
 
@@ -199,11 +199,11 @@ def this_process() -> dict[str, Any]:
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
         "host": platform.node(), "boot": boot.read_text().strip() if boot.exists() else "",
-        "pid": os.getpid(), "started": _started(os.getpid()),
+        "pid": os.getpid(), "started": started_at(os.getpid()),
     }  # fmt: skip
 
 
-def _started(pid: int) -> float | None:
+def started_at(pid: int) -> float | None:
     """When a process of this machine started; None when it is gone."""
     import psutil
 

@@ -186,6 +186,8 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             keep=study.keep, threads=study.execution.threads_per_arm,
             interpolate=study.interpolate if method.label in study.interpolated().values() else (),
             own_target=study.own.target, trainer=study.own.trainers.get(method.label),
+            processes=1 if method.algorithm == "external" else study.execution.processes_per_arm,
+            parallel=study.execution.parallel,
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)

@@ -71,10 +71,12 @@ class Running:
 
 
 def parallel_arms(study: Study) -> int:
-    """How many arms run side by side on this machine: those that its accelerators take, else cores / threads per arm."""
+    """How many arms run side by side on this machine, at least one: as many as its accelerators, or cores, take."""
+    execution = study.execution
     if devices := visible():
-        return len(devices) * settings().arms_per_device
-    return max(1, cores() // study.execution.threads_per_arm)
+        places = settings().arms_per_device if execution.processes_per_arm == 1 else 1
+        return max(1, len(devices) * places // execution.processes_per_arm)
+    return max(1, cores() // (execution.threads_per_arm * execution.processes_per_arm))
 
 
 @contextlib.contextmanager

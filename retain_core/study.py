@@ -170,10 +170,16 @@ class Data(_Model):
 
 
 class Execution(_Model):
-    """How arms are run here; does not change what is measured, except the threads."""
+    """How arms are run here; changes what is measured by rounding at most."""
 
     threads_per_arm: PositiveInt = 1
     work_pool: str | None = None
+    processes_per_arm: PositiveInt = Field(1, description="processes, each with its own GPU, that train an arm together")
+    parallel: Literal["ddp", "fsdp", "zero2", "zero3"] = Field("ddp", description="how they share weights and optimizer")
+
+    def unsaid(self) -> set[str]:
+        """Settings that leave an arm what it was before there were such settings."""
+        return {"processes_per_arm", "parallel"} if self.processes_per_arm == 1 else set()
 
 
 class Cross(_Model):
@@ -339,7 +345,21 @@ class Study(_Model):
                     f"{method.label}: sequences_per_update ({self.budget.sequences_per_update}) "
                     f"must be a multiple of {why} ({unit})"
                 )
+        self._refuse_unequal_shares()
         return self
+
+    def _refuse_unequal_shares(self) -> None:
+        """Processes that train together need shares of every batch that are equally large."""
+        processes, size = self.execution.processes_per_arm, self.budget.sequences_per_update
+        for method in self.methods:
+            of_target = size - round(method.replay * size)
+            shared = of_target // 2 if method.algorithm in ("dpo", "simpo") else of_target
+            if size % processes or shared % processes:
+                what = "pairs" if method.algorithm in ("dpo", "simpo") else "sequences of the target"
+                raise ValueError(
+                    f"{method.label}: {shared} {what} an update do not divide among {processes} processes "
+                    "(execution.processes_per_arm)"
+                )
 
     def _refuse_in_a_sequence(self) -> None:
         if self.target_files is not None:
@@ -409,5 +429,6 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        said = self.model_dump(mode="json", exclude={"data"} if self.data == Data() else None)
+        exclude: dict[str, Any] = {"data": True} if self.data == Data() else {}
+        said = self.model_dump(mode="json", exclude={**exclude, "execution": self.execution.unsaid()})
         return digest({**said, "own": self.own.content()}, 16)

@@ -52,7 +52,10 @@ def _settings(con: duckdb.DuckDBPyConnection, study: str) -> Iterator[tuple[str,
         yield from ((f"{key}.{name}", value) for name, value in sorted((spec.get(key) or {}).items()))
     yield from ((key, spec.get(key)) for key in WHOLE)
     yield "retention", [entry["benchmark"] + (" (near)" if entry.get("near") else "") for entry in spec.get("retention") or []]
-    yield "threads per arm", (spec.get("execution") or {}).get("threads_per_arm")
+    execution = spec.get("execution") or {}
+    yield "threads per arm", execution.get("threads_per_arm")
+    processes = execution.get("processes_per_arm", 1)
+    yield "processes per arm", f"{processes} ({execution['parallel']})" if processes > 1 else processes
     if "own" in spec:
         own = Own.model_validate(spec["own"]).content()
         yield from ((f"own files: {key}", value) for key, value in own.items() if key != "trainers")

@@ -34,7 +34,7 @@ class Common(TypedDict):
     updates: int
     """Optimizer steps, neither more nor fewer: checkpoints are taken after some of them."""
     batch: int
-    """Sequences of an update, over all devices."""
+    """Sequences of an update, over all processes: `sft_config` and its siblings divide it among them."""
     precise: bool
     """Float32 on the CPU; False: a GPU is at hand, train in bfloat16."""
     optimizer: str
@@ -76,4 +76,11 @@ def build_trainer(code: Code, spec: ArmSpec, base: Path, tokenizer: Any, target:
     built = code.load()(spec, base, tokenizer, target, common)
     if not (isinstance(built, tuple) and len(built) == 2 and hasattr(built[0], "train") and callable(built[1])):
         raise RetainError(f"{code.module}:{code.function} returned no pair of a trainer and a function that counts")
+    arguments = built[0].args
+    share = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    if arguments.world_size > 1 and share * arguments.world_size != common["batch"]:
+        raise RetainError(
+            f"{code.module}:{code.function} takes {share} sequences in each of {arguments.world_size} processes, all should "
+            f"take {common['batch']} together: build its arguments with retain_core.training.configs"
+        )
     return built

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from retain_core.training import ranks
 from retain_core.training.size import WHOLE, TrainingSize
 
 LOG_POINTS = 25
@@ -43,7 +44,7 @@ def _common(
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "max_steps": updates,
-        "per_device_train_batch_size": batch // parts,
+        "per_device_train_batch_size": batch // (parts * ranks.count()),
         "gradient_accumulation_steps": parts,
         "seed": seed,
         "data_seed": seed,
@@ -52,6 +53,9 @@ def _common(
         "gradient_checkpointing": size.activation_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if size.activation_checkpointing else None,
         "use_cpu": precise,
+        "ddp_backend": "gloo" if precise and ranks.count() > 1 else None,
+        "ddp_find_unused_parameters": False,
+        "average_tokens_across_devices": True,
         "model_init_kwargs": {"dtype": "float32"},
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": False,
@@ -71,22 +75,22 @@ def sft_config(loss: str = "nll", order: str = "random", **common: Any) -> Any:
     """
     from trl import SFTConfig
 
-    return SFTConfig(
+    return ranks.in_shards_on_cpu(SFTConfig(
         **_common(**common), loss_type=loss, completion_only_loss=True, assistant_only_loss=False, packing=False,
         padding_free=False, max_length=None, shuffle_dataset=False, train_sampling_strategy=order,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def preference_config(dials: dict[str, Any], **common: Any) -> Any:
     """Mean over pairs; nothing is cut; a batch is counted in pairs. The base is the reference, and it is never moved."""
     from trl import DPOConfig
 
-    return DPOConfig(
+    return ranks.in_shards_on_cpu(DPOConfig(
         **_common(**common, parts=_parts(common)), loss_type=["sigmoid"], loss_weights=None, beta=dials["beta"],
         label_smoothing=0.0,
         use_weighting=False, ld_alpha=None, f_divergence_type="reverse_kl", precompute_ref_log_probs=False,
         sync_ref_model=False, disable_dropout=False, padding_free=False, max_length=None,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def grpo_config(dials: dict[str, Any], max_new_tokens: int, *, epochs: int = 1, slices: int = 1, **common: Any) -> Any:
@@ -98,15 +102,16 @@ def grpo_config(dials: dict[str, Any], max_new_tokens: int, *, epochs: int = 1, 
     from trl import GRPOConfig
 
     parts = _parts(common)
-    return GRPOConfig(
+    return ranks.in_shards_on_cpu(GRPOConfig(
         **_common(**common, parts=parts), loss_type={"sequence": "grpo", "constant": "dr_grpo"}[dials["normaliser"]],
         scale_rewards="none", beta=0.0, num_iterations=epochs, steps_per_generation=slices * parts,
         epsilon=NO_CLIP if dials["clip"] is None else dials["clip"], epsilon_high=None, delta=None,
         importance_sampling_level="token", num_generations=dials["group_size"], max_completion_length=max_new_tokens,
         temperature=dials["temperature"], top_k=0, top_p=1.0, mask_truncated_completions=dials["mask_truncated"],
         sync_ref_model=False, disable_dropout=False, use_vllm=False, log_completions=False, shuffle_dataset=False,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def _parts(common: dict[str, Any]) -> int:
-    return int(common.get("size", WHOLE).parts(common["batch"]))
+    """Micro-batches of a process's share of a batch."""
+    return int(common.get("size", WHOLE).parts(common["batch"] // ranks.count()))

@@ -13,7 +13,7 @@ from trl import DPOTrainer
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.training import configs
+from retain_core.training import configs, ranks
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges, loss_per_token, user_turn
 from retain_core.training.frozen import FrozenBase, labelled
@@ -58,8 +58,8 @@ class SimPOTrainer(DPOTrainer):  # type: ignore[misc]
         )  # fmt: skip
         right, wrong = (outputs.log_probs.sum(dim=1) / answers[:, 1:].sum(dim=1)).chunk(2)
         metrics = self._metrics["train"]
-        metrics["rewards/accuracies"].append((right > wrong).float().mean().item())
-        metrics["rewards/margins"].append((self.beta * (right - wrong)).mean().item())
+        metrics["rewards/accuracies"].append(ranks.mean((right > wrong).float().mean().item()))
+        metrics["rewards/margins"].append(ranks.mean((self.beta * (right - wrong)).mean().item()))
         loss = simpo_loss(right, wrong, self.beta, self._gamma)
         return (loss, outputs) if return_outputs else loss
 

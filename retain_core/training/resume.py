@@ -12,6 +12,8 @@ Owns what lies in the folder of a training that is not done, a store of its own 
 A state is taken between two updates, before anything of the next one was drawn. Everything that is not in it is built
 anew from the arm's spec, and comes out the same: data sets and the frozen base. transformers' own way to resume
 skips the batches that were trained on; its files (pickles, without the methods' own streams) are neither written nor read.
+Of several processes that train together the main one writes, also what each of the others knows by itself. Where weights
+or the optimizer lie in shards no state is written.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from retain_core.store import Store
+from retain_core.training import ranks
+from retain_core.training.adapters import in_shards
 from retain_core.training.finite import refuse_what_is_not_finite
 from retain_core.training.notes import Once, noted
 from retain_core.training.pack import read_tree, write_tree
@@ -47,6 +51,8 @@ _LOOP = (
     "_metrics", "_total_train_tokens", "_step", "_buffered_inputs", "_current_train_step_time",  # trl
 )  # fmt: skip
 """What the training loops of transformers and TRL keep from one update to the next, beside their saved state."""
+_OF_EACH = ("loop", "own", "random")
+"""What of a state differs between processes that train together."""
 
 Built = TypeVar("Built")
 log = logging.getLogger(__name__)
@@ -69,8 +75,9 @@ class Unfinished:
         """`key` is that of the training; `every` the seconds between two states, 0 for one after every update."""
         self._folder, self._key, self._every = folder, key, every
         self._cost = self._since = 0.0
-        folder.prepare()
-        folder.remove_leftovers()
+        if ranks.is_main():
+            folder.prepare()
+            folder.remove_leftovers()
 
     def weights(self, step: int) -> Path:
         """Where the checkpoint after an update lies."""
@@ -84,15 +91,15 @@ class Unfinished:
 
     def save_record(self, record: TrainingRecord) -> None:
         """Training is done: nothing is trained again, whatever happens from here."""
+        if not ranks.is_main():
+            return
         with self._folder.create(RECORD, ALL, self._inputs(0)) as draft:
             write_tree(draft.path, asdict(record))
 
     def record(self, steps: tuple[int, ...]) -> TrainingRecord | None:
         """What was spent, when training is done and every checkpoint is whole."""
-        found = self._found(RECORD, ALL)
-        if found is None or not self._whole(steps):
-            return None
-        return TrainingRecord(**read_tree(found.path))
+        done = ranks.from_main(lambda: self._found(RECORD, ALL) is not None and self._whole(steps))
+        return TrainingRecord(**read_tree(self._folder.path(RECORD, ALL))) if done else None
 
     def prepared(self, stage: int, prepare: Callable[[], Built]) -> Built:
         """What `prepare` gives; what it draws from the base is kept, and not drawn again after a kill."""
@@ -104,12 +111,13 @@ class Unfinished:
 
         def once(draw: Callable[[], Any]) -> Any:
             key = f"{stage}-{next(numbers)}"
-            if found := self._found(DRAWN, key):
-                tree = read_tree(found.path)
+            if ranks.from_main(lambda: self._found(DRAWN, key) is not None):
+                tree = read_tree(self._folder.path(DRAWN, key))
             else:
                 tree = {"drawn": draw(), "random": random_streams()}
-                with self._folder.create(DRAWN, key, self._inputs(0)) as draft:
-                    write_tree(draft.path, tree)
+                if ranks.is_main():
+                    with self._folder.create(DRAWN, key, self._inputs(0)) as draft:
+                        write_tree(draft.path, tree)
             put_random_streams(tree["random"])
             return tree["drawn"]
 
@@ -117,11 +125,20 @@ class Unfinished:
 
     def state(self, steps: tuple[int, ...]) -> dict[str, Any] | None:
         """The newest state that is whole, with every checkpoint before it; None: training starts at the start."""
+        key = ranks.from_main(lambda: self._newest(steps))
+        if key is None:
+            return None
+        state = dict(read_tree(self._folder.path(STATE, key)))
+        if ranks.count() > 1:
+            state["training"].update(state["training"].pop("ranks")[ranks.rank()])
+        return state
+
+    def _newest(self, steps: tuple[int, ...]) -> str | None:
         for key in sorted(self._folder.keys(STATE), key=int, reverse=True):
             found = self._found(STATE, key)
             if found is not None and self._whole(tuple(step for step in steps if step <= int(key))):
                 log.warning("going on after update %s", key)
-                return dict(read_tree(found.path))
+                return key
         return None
 
     def train(self, trainer: Any, before: int, kept: Kept | None, state: dict[str, Any] | None, **more: Any) -> float:
@@ -136,16 +153,20 @@ class Unfinished:
         self._since = started
 
         def between() -> None:
-            # One process holds all of the state; with several nothing is written, and they start again.
-            if trainer.state.global_step and trainer.args.world_size == 1 and self._due():
+            if trainer.state.global_step and not in_shards(trainer.model) and ranks.from_main(self._due):
                 seconds = earlier + time.perf_counter() - started
                 training = {"seconds": seconds, "kept": kept and kept.resume_state(), **trainer_state(trainer)}
-                self._save_state(before + trainer.state.global_step, {**more, "training": training})
+                if ranks.count() > 1:
+                    training["ranks"] = ranks.gathered({name: _on("cpu", training[name]) for name in _OF_EACH})
+                if ranks.is_main():
+                    self._save_state(before + trainer.state.global_step, {**more, "training": training})
 
         def resumed(state: dict[str, Any]) -> None:
             if kept:
                 kept.resume_from(state["kept"], trainer.model)
 
+        if ranks.count() > 1 and state is None:
+            put_random_streams(ranks.main_streams())
         train_through(trainer, state, between, resumed)
         return earlier + time.perf_counter() - started
 

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from retain_core.errors import RetainError
+from retain_core.training import ranks
 from retain_core.training.target import Problem
 
 SECONDS_PER_ANSWER = 5.0
@@ -96,11 +97,12 @@ class Reward:
 
     def __call__(self, prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
         """One reward a completion, in order."""
-        self.tokens += sum(len(ids) for ids in completion_ids)
+        self.tokens += int(ranks.total(sum(len(ids) for ids in completion_ids)))
         if self._kind == "constant":
             return [1.0] * len(prompts)
         if self._kind == "random":
-            return [float(self._coin.random() < 0.5) for _ in prompts]
+            coins = [float(self._coin.random() < 0.5) for _ in range(len(prompts) * ranks.count())]
+            return list(ranks.share(coins))
         before, earned = self.failures, []
         with alarm():
             for prompt, completion, ids in zip(prompts, completions, completion_ids, strict=True):

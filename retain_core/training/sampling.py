@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from retain_core.training import ranks
 from retain_core.training.encode import encode_prompts
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def sample_ids(
     """One sampled answer a prompt as token ids, the stop token last unless the answer was cut.
 
     No truncation of the distribution. Draws from torch's global random stream; the model's training
-    mode is left as it was found.
+    mode is left as it was found. Processes that train together each sample their share, and all get every answer.
     """
     import torch
 
@@ -48,14 +50,18 @@ def sample_ids(
     encoded = encode_prompts(tokenizer, prompts)
     with torch.no_grad():
         for start in range(0, len(encoded), SAMPLING_BATCH):
-            batch = tokenizer.pad(
-                {"input_ids": encoded[start : start + SAMPLING_BATCH]}, padding_side="left", return_tensors="pt"
-            ).to(model.device)
-            generated: Any = model.generate(
-                **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
-            )  # fmt: skip
-            for row in generated[:, batch["input_ids"].shape[1] :].tolist():
-                answers.append(row[: row.index(stop) + 1] if stop in row else row)
+            asked = encoded[start : start + SAMPLING_BATCH]
+            own = ranks.share(asked) if len(asked) >= ranks.count() else asked
+            batch = tokenizer.pad({"input_ids": own}, padding_side="left", return_tensors="pt").to(model.device)
+            with ranks.drawing_for_all(len(asked)) if own is not asked else contextlib.nullcontext():
+                generated: Any = model.generate(
+                    **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
+                    pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
+                )  # fmt: skip
+            rows = [
+                row[: row.index(stop) + 1] if stop in row else row
+                for row in generated[:, batch["input_ids"].shape[1] :].tolist()
+            ]
+            answers += ranks.whole(rows) if own is not asked else rows
     model.train(was_training)
     return answers

@@ -15,6 +15,7 @@ from retain_core.errors import RetainError
 from retain_core.methods import NAMED, TRAINED, Method
 from retain_core.settings import RESUME_SECONDS
 from retain_core.store import Artifact, Store, key_of
+from retain_core.training import ranks
 from retain_core.training.target import Exchange
 
 FILE = "traces.jsonl"
@@ -40,7 +41,7 @@ def make_traces(spec: ArmSpec, base: Path, store: Store, every: float = RESUME_S
         if found:
             return found
         work = store.unfinished("traces", key)
-        lines, tokens, seconds = record(teacher(spec), base, work, every)
+        lines, tokens, seconds = ranks.together(record, teacher(spec), base, work, every)
         if not lines:
             raise RetainError(f"no sample of {spec.config['traces_of']} earned reward, so there are no traces to imitate")
         with store.create("traces", key, inputs) as draft:
@@ -92,7 +93,8 @@ class _Rewarded:
 
     def __call__(self, prompts: list[Any], completions: list[Any], trainer_state: Any, **rest: Any) -> list[float]:
         earned: list[float] = self._reward(prompts=prompts, completions=completions, trainer_state=trainer_state, **rest)
-        for prompt, completion, reward in zip(prompts, completions, earned, strict=True):
+        answers = list(zip(prompts, completions, earned, strict=True))
+        for prompt, completion, reward in ranks.whole(answers):
             if reward > 0:
                 texts = {"prompt": prompt[-1]["content"], "answer": completion[0]["content"]}
                 self.lines.append({"update": trainer_state.global_step, **texts})

@@ -33,7 +33,8 @@ def train(
     from what it left in `out`, to the same bits; `every` is the seconds from one state to go on from to the next. Raises
     RetainError when the method has nothing to train on, and when a loss or a gradient is no finite number.
     """
-    from retain_core.training.adapters import save_plain
+    from retain_core.training import ranks
+    from retain_core.training.adapters import plain_state, save_plain
     from retain_core.training.policy.build import frozen_base
     from retain_core.training.record import Recorder, TrainingRecord, together
     from retain_core.training.resume import Unfinished
@@ -44,11 +45,15 @@ def train(
         return done
 
     def save(model: Any, tokenizer: Any, step: int) -> None:
+        state = plain_state(model)
+
         def write(folder: Path) -> None:
-            save_plain(model, folder)
+            save_plain(model, folder, state)
             tokenizer.save_pretrained(folder)
 
-        unfinished.save_weights(step, write)
+        if ranks.is_main():
+            unfinished.save_weights(step, write)
+        ranks.from_main(lambda: None)  # the next stage starts from what was written
 
     left = unfinished.state(spec.steps)
     recorder: Recorder | None = None

@@ -1,4 +1,4 @@
-"""Arms on a work pool: a real server and real workers; the same numbers as in one process."""
+"""Arms on a work pool: a real server on Postgres and real workers; the same numbers as in one process."""
 
 import contextlib
 import json
@@ -23,20 +23,25 @@ from prefect.states import Cancelling
 
 from retain_core.lease import living
 from retain_core.warehouse.query import open_warehouse
-from tests.conftest import ROOT, environment, run_plain
+from tests.conftest import ROOT, environment, run_plain, serving_prefect
 from tests.faults.kill import left_over, outcome
+from tests.postgres import new_database, postgres
 from tests.scan import PLANTED, where
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def pools(fresh_prefect, tmp_path_factory):
+def pools(tmp_path_factory):
     """Settings with which a process finds the server, on which both pools exist."""
-    settings = {"PREFECT_API_URL": f"{fresh_prefect}/api"}
-    for pool in ("cpu-pool", "gpu-pool"):
-        prefect(tmp_path_factory.mktemp("pools"), settings, "work-pool", "create", pool, "--type", "process")
-    return settings
+    home = tmp_path_factory.mktemp("server")
+    with postgres() as server:
+        database = new_database(server, "prefect").replace("postgresql:", "postgresql+asyncpg:")
+        with serving_prefect(home, PREFECT_API_DATABASE_CONNECTION_URL=database) as address:
+            settings = {"PREFECT_API_URL": f"{address}/api"}
+            for pool in ("cpu-pool", "gpu-pool"):
+                prefect(home, settings, "work-pool", "create", pool, "--type", "process")
+            yield settings
 
 
 def prefect(home, settings, *arguments):
@@ -124,21 +129,29 @@ def test_arms_on_a_pool_are_those_of_one_process(home, smoke_study, tmp_path, po
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_loses_nothing(home, smoke_study, tmp_path, pools, tmp_path_factory):
-    """Two workers, twelve arms; one worker and all its processes are killed while an arm trains."""
+@pytest.mark.parametrize("how", ["with all its processes", "alone"])
+def test_a_worker_that_is_killed_loses_nothing(home, smoke_study, tmp_path, pools, tmp_path_factory, how):
+    """Two workers, twelve arms; one worker is killed while an arm trains. Alone, its arms go on without it."""
     longer = {"seeds: [0]": "seeds: [0, 1, 2, 3]", "updates: 4": "updates: 40"}
     inline, pooled = of_pool(smoke_study, tmp_path, **longer)
     other = tmp_path_factory.mktemp("inline") / "home"
     shutil.copytree(home, other)
     deploy(home, pools)
-    with worker(home, pools, "one", tmp_path / "one") as first, worker(home, pools, "two", tmp_path / "two"):
+    often = pools | {"RETAIN_RESUME_SECONDS": "0"}
+    with worker(home, often, "one", tmp_path / "one") as first, worker(home, often, "two", tmp_path / "two"):
         run = begin(pooled, home, pools)
         of_first = psutil.Process(first.pid)
         until(lambda: any(_trains(p, home) for p in of_first.children(recursive=True)), 300)
-        _kill_all_of(first)
+        first.kill() if how == "alone" else _kill_all_of(first)
         out, err = run.communicate(timeout=800)
     assert run.returncode == 0, out + err
-    assert err.count("is gone") >= 1
+    assert how == "alone" or err.count("is gone") >= 1
+    for name in ("one", "two"):
+        assert "submitting flow run" in (tmp_path / name / "log").read_text()
+    told = [log.read_text() for log in (home / "logs" / "smoke").glob("*-s*.log")]
+    assert sum("trained 40 updates" in text for text in told) >= 12
+    assert max(text.count("trained 40 updates") for text in told) == 1
+    assert how == "alone" or any("going on after update" in text for text in told)
     assert run_plain(inline, other) == {}
     assert outcome(home) == outcome(other)
     assert run_plain(pooled, home) == {}  # does nothing but clear away what the killed left

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
+from retain_core.training import ranks
 from retain_core.training.encode import encode_exchanges, loss_per_token
 from retain_core.training.frozen import FrozenBase
 from retain_core.training.imitation.trainer import ImitationTrainer, Row, extras, settings
@@ -75,7 +76,7 @@ class SelfSamplingTrainer(ImitationTrainer):
 
     def _refresh(self) -> None:
         updates = min(self._staleness, self.args.max_steps - self.state.global_step)
-        wanted = updates * self.args.train_batch_size
+        wanted = updates * self.args.train_batch_size * ranks.count()
         small = self._dials.get("pool") == "small"
         if small:
             wanted = -(-wanted // SMALL_POOL)

@@ -13,7 +13,7 @@ from trl import SFTTrainer
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
-from retain_core.training import configs
+from retain_core.training import configs, ranks
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges
 from retain_core.training.frozen import FrozenBase, labelled
@@ -89,11 +89,14 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         return rows
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """Batches of rows, and how many answer tokens the loss is divided by."""
+        """Batches of rows, and how many answer tokens the loss is divided by.
+
+        Processes that train together all make the whole batch, and each keeps its share.
+        """
         loaded, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches, tokens = [], 0
         for rows in loaded:
-            batch, counted = self._batch(self.target_rows(rows))
+            batch, counted = self._batch(self.target_rows(ranks.whole(rows)))
             batches.append(batch)
             tokens += counted
         return batches, torch.tensor(tokens, device=device)
@@ -110,6 +113,7 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
             for place in self._masked.sample(range(len(rows)), len(rows) - useful):
                 rows[place] = {**rows[place], "labels": [IGNORED] * len(rows[place]["labels"])}
         self.tokens_trained += labelled(rows)
+        rows, along = ranks.share(rows), ranks.share(along)
         micro = extras.size.micro_batch or len(rows)
         if micro >= len(rows):
             return self._part(rows, along, 1.0), counted
@@ -142,7 +146,7 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         penalty = kl_on_text(
             model, self.extras.base, text["input_ids"], text["attention_mask"], text["labels"], self.extras.estimator
         )
-        self._metrics["train"]["kl"].append(penalty.item())
+        self._metrics["train"]["kl"].append(ranks.mean(penalty.item()))
         return loss + self.extras.kl * text["share"] * penalty
 
 

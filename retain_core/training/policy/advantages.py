@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from retain_core.training import ranks
+
 Advantage = Literal["none", "mean", "mean_std", "leave_one_out"]
 
 STD_FLOOR = 1e-4
@@ -71,8 +73,8 @@ def gae(rewards: torch.Tensor, values: torch.Tensor, counted: torch.Tensor, gamm
 
 
 def whiten(advantages: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Advantages with mean 0 and variance 1 over the counted tokens of a batch; 0 elsewhere."""
+    """Advantages with mean 0 and variance 1 over the counted tokens of the whole batch; 0 elsewhere."""
     counted = counted.to(advantages.dtype)
-    tokens = counted.sum().clamp(min=1)
-    centred = (advantages - (advantages * counted).sum() / tokens) * counted
-    return centred / ((centred**2).sum() / tokens + VARIANCE_FLOOR).sqrt()
+    tokens = ranks.sum_of(counted.sum()).clamp(min=1)
+    centred = (advantages - ranks.sum_of((advantages * counted).sum()) / tokens) * counted
+    return centred / (ranks.sum_of((centred**2).sum()) / tokens + VARIANCE_FLOOR).sqrt()

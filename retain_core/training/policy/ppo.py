@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
+from retain_core.training import ranks
 from retain_core.training.kl import kl_penalty, log_ratio
 from retain_core.training.policy.advantages import gae, rewards_at_the_end, whiten
 from retain_core.training.policy.trainer import PolicyTrainer, whole
@@ -75,7 +76,7 @@ class PPOTrainer(PolicyTrainer):
     def _log_ratio(self, scored: dict[str, Any]) -> torch.Tensor:
         policy, base = self.completion_logits(self.model, scored), self.completion_logits(self.base, scored)
         tokens, counted = scored["completion_ids"], scored["completion_mask"]
-        self._metrics["train"]["kl"].append(kl_penalty(policy, base, tokens, counted, "k3").item())
+        self._metrics["train"]["kl"].append(ranks.mean(kl_penalty(policy, base, tokens, counted, "k3").item()))
         return log_ratio(policy, base, tokens) * counted
 
     def _penalty(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor | None:
@@ -84,19 +85,21 @@ class PPOTrainer(PolicyTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss = super()._compute_loss(model, inputs)
         counted, parts = inputs["completion_mask"], self.current_gradient_accumulation_steps
-        squared = ((self._values(inputs) - inputs["returns"]) ** 2 * counted).sum()
-        tokens = counted.sum().clamp(min=1)
+        # Each process has its share of the batch, whose gradients are averaged: count times the sum over it.
+        squared = ranks.count() * ((self._values(inputs) - inputs["returns"]) ** 2 * counted).sum()
+        tokens = ranks.sum_of(counted.sum()).clamp(min=1)
         if self._step % parts == 0:
             self._critic_optimizer.zero_grad()
             self._tokens_valued = 0
         self._tokens_valued += int(tokens)
         (squared / (tokens if parts == 1 else 1)).backward()
-        self._metrics["train"]["value_loss"].append((squared / tokens).item())
+        self._metrics["train"]["value_loss"].append(ranks.mean((squared / tokens).item()))
         if (self._step + 1) % parts:
             return loss  # the other micro-batches of this update come first
         if parts > 1:
             for weight in self.critic.parameters():
                 weight.grad /= self._tokens_valued
+        ranks.average_gradients(self.critic)
         norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
         if not torch.isfinite(norm):
             return loss * norm  # not finite either, so the training ends here

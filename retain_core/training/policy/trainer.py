@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import GRPOTrainer
 
+from retain_core.training import ranks
 from retain_core.training.encode import padded
 from retain_core.training.kl import kl_on_text, kl_penalty
 from retain_core.training.policy.advantages import group_advantages
 from retain_core.training.policy.sampler import refresh, sampling_copy
+from retain_core.training.policy.slices import mixed
 from retain_core.training.size import WHOLE, TrainingSize, compile_layers
 
 if TYPE_CHECKING:
@@ -53,9 +55,22 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         self.tokens_trained = state["tokens_trained"]
         self.reward_funcs[0].resume_from(state["reward"])
 
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        if ranks.count() == 1:
+            inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+            return inputs
+        # TRL mixes the samples of a process by themselves, and one process would mix all.
+        slices = self.args.steps_per_generation
+        if self._step % (slices * self.num_iterations) == 0 or self._buffered_inputs is None:
+            samples = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs: list[dict[str, Any]] | None = mixed(samples, slices, self.processing_class.pad_token_id)
+        assert self._buffered_inputs is not None
+        return dict(self._buffered_inputs[self._step % slices])
+
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         if self._sampler is None:
-            return super()._generate_single_turn(*args, **kwargs)
+            with ranks.drawing_for_all(self.args.generation_batch_size):
+                return super()._generate_single_turn(*args, **kwargs)
         refresh(self._sampler, self.model)
         policy: Any = self.model_wrapped
         self.model_wrapped: Any = self._sampler
@@ -77,10 +92,10 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         return scored
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        self.tokens_trained += int(inputs["completion_mask"].sum())
+        self.tokens_trained += int(ranks.total(int(inputs["completion_mask"].sum())))
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         if (penalty := self._penalty(model, inputs)) is not None:
-            self._metrics["train"]["kl"].append(penalty.item())
+            self._metrics["train"]["kl"].append(ranks.mean(penalty.item()))
             loss = loss + self.dials["kl"] * penalty / self.current_gradient_accumulation_steps
         return loss
 
@@ -89,8 +104,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.base is None:
             return None
         if self._retention is not None:
-            start = self._step * self.args.train_batch_size  # TRL counts micro-batches
-            rows = self._retention[start : start + self.args.train_batch_size]
+            size = self.args.train_batch_size * ranks.count()  # of a micro-batch: that is what TRL counts in _step
+            rows = ranks.share(self._retention[self._step * size : (self._step + 1) * size])
             ids, labels, mask = (t.to(self.accelerator.device) for t in padded(rows, self.processing_class.pad_token_id))
             with self.accelerator.autocast():
                 on_text: torch.Tensor = kl_on_text(model, self.base, ids, mask, labels, "exact")
@@ -114,7 +129,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         metrics = self._metrics["train"]
         if clipped := metrics.get("clip_ratio/region_mean"):
             metrics["clip_share"] = clipped
-            metrics["reward_failures"] = [float(self.reward_funcs[0].failures)]
+            metrics["reward_failures"] = [float(ranks.total(self.reward_funcs[0].failures))]
         for name in [name for name in metrics if name.startswith("clip_ratio/")]:
             del metrics[name]
         super().log(logs, start_time)
