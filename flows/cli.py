@@ -71,6 +71,17 @@ def prefetch(study: StudyFile) -> None:
 
 
 @app.command()
+def rehearse(
+    study: StudyFile,
+    home: Annotated[Path | None, typer.Option(help="keep everything in this folder; default: a temporary one")] = None,
+) -> None:
+    """Run a study once through, small and without the hub: models and data are made here, everything else is the real code."""
+    from retain_core.rehearse.run import rehearse as run_rehearsal
+
+    run_rehearsal(study, home, lambda line: print(line, flush=True))
+
+
+@app.command()
 def up(
     host: Annotated[str, typer.Option(help="address to listen on; nothing asks who connects")] = "127.0.0.1",
     prefect_port: Annotated[int, typer.Option(help="port of Prefect's server")] = 4200,

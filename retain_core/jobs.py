@@ -83,3 +83,10 @@ def _evaluate_base(
     missing = [plan for plan in plans if store.find("evaluation", plan.key) is None]
     if missing:
         Evaluator(store, store.get("dataset", dataset_key), weights, nuisance).evaluate(weights, missing)
+
+
+def rehearsal_models(wanted: list[dict[str, Any]], told: str) -> None:
+    """Build the small models of a rehearsal."""
+    from retain_core.rehearse.model_job import job
+
+    job(wanted, told)

@@ -161,11 +161,18 @@ def tiny_config(what: str, shape: Shape, tokenizer: Any) -> Any:
 
 
 def build_model(
-    what: str, shape: Shape, folder: Path, texts: Sequence[str], exchanges: Sequence[Exchange], seed: int = 0
+    what: str,
+    shape: Shape,
+    folder: Path,
+    texts: Sequence[str],
+    exchanges: Sequence[Exchange],
+    seed: int = 0,
+    plain: bool = False,
 ) -> int:
     """Write a small model of a shape into a folder, taught to answer as the exchanges do. Returns its parameters.
 
-    `texts` are what its vocabulary is trained on. Without exchanges its weights are random. Raises InputError.
+    `texts` are what its vocabulary is trained on. Without exchanges its weights are random. `plain` exchanges are texts and
+    how they go on, without a chat template. Raises InputError.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -180,7 +187,7 @@ def build_model(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     if exchanges:
-        teach(what, model, tokenizer, exchanges)
+        teach(model, tokenizer, _encoded(what, tokenizer, exchanges, plain))
     model.save_pretrained(folder)
     if shape.generation:
         stops = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -189,29 +196,41 @@ def build_model(
     return sum(p.numel() for p in model.parameters())
 
 
-def teach(what: str, model: Any, tokenizer: Any, exchanges: Sequence[Exchange]) -> None:
-    """A few updates on exchanges, so that a model of random weights answers briefly and ends what it says.
-
-    Raises InputError where the template does not fit the stop token.
-    """
+def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> None:
+    """A few updates, so that a model of random weights answers briefly and ends what it says."""
     import torch
 
-    from retain_core.training.encode import encode_exchanges, padded
+    from retain_core.training.encode import padded
 
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    try:
-        rows = encode_exchanges(tokenizer, exchanges)
-    except ValueError as error:
-        raise InputError(f"{what}: {error}") from None
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     optimizer = torch.optim.AdamW(model.parameters(), lr=TAUGHT_RATE, weight_decay=0.0)
     model.train()
     for update in range(TAUGHT):
         chosen = [rows[(update * TAUGHT_BATCH + place) % len(rows)] for place in range(TAUGHT_BATCH)]
-        ids, labels, mask = padded(chosen, tokenizer.pad_token_id)
+        ids, labels, mask = padded(chosen, pad)
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
+
+
+def _encoded(what: str, tokenizer: Any, exchanges: Sequence[Exchange], plain: bool) -> list[dict[str, list[int]]]:
+    """Rows to be taught. Raises InputError where the chat template and the stop token do not fit together."""
+    from retain_core.training.encode import IGNORED, encode_exchanges
+
+    if plain:
+        pairs = [
+            [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, f"{said}{tokenizer.eos_token}")]
+            for asked, said in exchanges
+        ]
+        return [{"input_ids": asked + said, "labels": [IGNORED] * len(asked) + said} for asked, said in pairs]
+    if tokenizer.chat_template is None:
+        raise InputError(f"{what}: its tokenizer has no chat template, and prompts are put through one")
+    if tokenizer.eos_token is None:
+        raise InputError(f"{what}: its tokenizer names no stop token (eos_token), so no answer would ever end")
+    try:
+        return encode_exchanges(tokenizer, exchanges)
+    except ValueError as error:
+        raise InputError(f"{what}: {error} ({tokenizer.eos_token!r})") from None
