@@ -12,7 +12,7 @@ UPDATES = 2
 LEAST_SEQUENCES = 8
 NEW_TOKENS = 24
 """Tokens of a sampled answer at most."""
-TRAIN, ITEMS = 40, 6
+TRAIN, ITEMS = 40, 16
 """Rows of a target's training data, held-out items of a benchmark."""
 
 
