@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+from retain_core.errors import RetainError
 from retain_core.own.files import Row
 
 
@@ -23,6 +24,11 @@ def of_guard(raw: Row) -> Row | str:
     if raw["prompt_harm_label"] not in labels:
         return "its label is neither harmful nor unharmful"
     return _row(raw["prompt"], labels[raw["prompt_harm_label"]])
+
+
+def right(answer: str, row: Row) -> NoReturn:  # noqa: ARG001
+    """There is no verifier. Raises RetainError."""
+    raise RetainError("the answers to this benchmark are scored by a judge model")
 
 
 def _row(prompt: Any, harmful: bool) -> Row | str:
