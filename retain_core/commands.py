@@ -16,6 +16,7 @@ from retain_core.warehouse.query import Format, query, render
 if TYPE_CHECKING:
     from retain_core.plan import PlannedArm, StudyPlan
     from retain_core.store import Store
+    from retain_core.study import Study
 
 
 def one_query(words: list[str]) -> str:
@@ -107,10 +108,20 @@ def _planned(plan: StudyPlan, store: Store) -> str:
             *cost_lines([plan], store, parallel_arms(study)),
             *disk_lines([plan], store, parallel_arms(study), free_bytes(store)),
             *study.own.notes(),
+            *study.own.public_lines(),
+            *pinned_lines(study),
             "",
             *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]
     )
+
+
+def pinned_lines(study: Study) -> list[str]:
+    """Whether all that a study names on the hub is named by its commit; nothing where it names nothing there."""
+    if not study.names_the_hub():
+        return []
+    loose = study.unpinned()
+    return [f"not pinned: {', '.join(loose)} (`retain prefetch --pin`)" if loose else "pinned: every model and data set"]
 
 
 def prefetch_lines(path: Path) -> Iterator[str]:
@@ -118,7 +129,7 @@ def prefetch_lines(path: Path) -> Iterator[str]:
     from retain_core.cross import load_studies
     from retain_core.prefetch import prefetch
 
-    yield from prefetch(load_studies(path).studies)
+    yield from prefetch(load_studies(path, fetched=False).studies, settings().home)
 
 
 def status_text() -> str:

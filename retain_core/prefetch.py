@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from retain_core.disk import size_text
 from retain_core.errors import InputError, RetainError
 from retain_core.hub import is_hub_id, is_wanted
+from retain_core.public.catalogue import PUBLIC
+from retain_core.public.fetch import fetch
+from retain_core.public.folder import folder_of
+from retain_core.public.language import fetch_tables
 from retain_core.redact import redact
 from retain_core.study import Study
 
@@ -33,8 +38,10 @@ def hub_models(study: Study) -> list[HubModel]:
     return [one for one in named if is_hub_id(one.model)]
 
 
-def prefetch(studies: Sequence[Study]) -> Iterator[str]:
-    """Fetch all that the studies name on the hub. Yields a sentence for each thing, and one in the end.
+def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
+    """Fetch all that the studies name on the hub; public data go into the home.
+
+    Yields a sentence for each thing, and one in the end.
 
     Raises InputError for what the hub does not have or retain refuses, RetainError when the hub cannot be reached.
     """
@@ -42,7 +49,8 @@ def prefetch(studies: Sequence[Study]) -> Iterator[str]:
     benchmarks = {
         str(own.yaml.path): own for study in studies for own in study.own.benchmarks.values() if own.hub_data is not None
     }
-    if not models and not benchmarks:
+    public = {folder_of(home, *w): w for study in studies for w in map(study.data.wanted, study.public_names())}
+    if not models and not benchmarks and not public:
         yield "nothing to fetch: no model and no data set of the hub is named"
         return
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -57,6 +65,10 @@ def prefetch(studies: Sequence[Study]) -> Iterator[str]:
 
         task = task_of(own)
         yield f"data set {own.hub_data}: {len(task.eval_docs):,} items, asked by {own.yaml.path}"
+    for wanted in public.values():
+        yield fetch(home, wanted)
+    if any(PUBLIC[wanted.name].family == "ifeval" for wanted in public.values()):
+        yield fetch_tables()
     yield f"everything is here ({size_text(total)} of models): the study runs without a network from now on"
 
 

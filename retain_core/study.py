@@ -20,10 +20,14 @@ from pydantic.json_schema import SkipJsonSchema
 
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
+from retain_core.hub import is_commit, is_hub_id
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, WITHOUT_LAB, Method, check_rates, check_seeds, control, interpolated
 from retain_core.own.study import Own
 from retain_core.own.target import TargetFiles
+from retain_core.public.catalogue import PUBLIC, TRAINABLE
+from retain_core.public.convert import PublicSizes
+from retain_core.public.fetch import Wanted
 
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
@@ -39,14 +43,19 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 def known_benchmark(name: str) -> Benchmark:
     """The benchmark of that name. Raises ValueError with the nearest name."""
     if name not in BENCHMARKS:
-        raise ValueError(unknown("benchmark", name, list(BENCHMARKS)))
+        raise ValueError(unknown("benchmark", name, [*BENCHMARKS, *PUBLIC]))
     return BENCHMARKS[name]
 
 
 def _verified(name: str) -> str:
+    if name in TRAINABLE:
+        return name
+    if name in PUBLIC:
+        raise ValueError(f"{name} is only evaluated; public targets are {', '.join(TRAINABLE)}")
     if known_benchmark(name).verifier is None:
         has = [known for known, b in BENCHMARKS.items() if b.verifier]
-        raise ValueError(f"{name} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
+        targets = ", ".join([*has, *TRAINABLE])
+        raise ValueError(f"{name} has no verifier, so nothing can be rewarded on it; targets are {targets}")
     return name
 
 
@@ -125,17 +134,23 @@ class Retention(_Model):
     @model_validator(mode="after")
     def _known_metric(self) -> Retention:
         if self.yaml is not None:
-            if self.benchmark in BENCHMARKS:
-                raise ValueError(f"{self.benchmark} is a benchmark of the lab; give yours another name")
+            if self.benchmark in BENCHMARKS or self.benchmark in PUBLIC:
+                whose = "a benchmark of the lab" if self.benchmark in BENCHMARKS else "a public data set"
+                raise ValueError(f"{self.benchmark} is {whose}; give yours another name")
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.benchmark):
                 raise ValueError(f"{self.benchmark!r} is no name for a benchmark: letters, digits, _, . and - make one")
             return self
         if self.choices is not None or self.cluster is not None:
             raise ValueError("`choices` and `cluster` belong to a benchmark of your own (`yaml: path/to/it.yaml`)")
-        found = known_benchmark(self.benchmark)
-        if self.metric is not None and self.metric not in found.metrics:
-            raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(found.metrics)))
+        metrics = ("acc", "lenient") if self.benchmark in PUBLIC else known_benchmark(self.benchmark).metrics
+        if self.metric is not None and self.metric not in metrics:
+            raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(metrics)))
         return self
+
+    @property
+    def of_lab(self) -> bool:
+        """Whether it is a benchmark of the lab."""
+        return self.yaml is None and self.benchmark in BENCHMARKS
 
 
 class Budget(_Model):
@@ -163,9 +178,38 @@ class Primary(_Model):
 
 
 class Data(_Model):
-    """What is done about bad rows in the study's own files."""
+    """What is done about bad rows in the study's own files, and which public data are taken."""
 
     bad_rows: float = Field(0.0, ge=0, lt=1, description="share of a file's rows that may be left out; 0 refuses the first")
+    revisions: dict[str, str] = Field(
+        {}, description="public data set -> commit of the hub; `retain prefetch --pin` fills it in"
+    )
+    sizes: dict[str, PublicSizes] = Field({}, description="public data set -> train, items, where not as published")
+    longest_answer: int | None = Field(None, ge=1, description="public data: tokens sampled at most; default 3000")
+
+    @field_validator("revisions", "sizes")
+    @classmethod
+    def _of_public_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name not in PUBLIC:
+                raise ValueError(unknown("public data set", name, list(PUBLIC)))
+        return value
+
+    @field_validator("revisions")
+    @classmethod
+    def _no_paths(cls, value: dict[str, str]) -> dict[str, str]:
+        for revision in value.values():
+            if not re.fullmatch(r"[A-Za-z0-9][\w./-]*", revision) or ".." in revision:
+                raise ValueError(f"{revision!r} is no revision of the hub")
+        return value
+
+    def wanted(self, name: str) -> Wanted:
+        """A public data set as the study asks for it."""
+        return Wanted(name, self.revisions.get(name), self.sizes.get(name))
+
+    def said(self) -> dict[str, Any]:
+        """For the hash of a study: what it says, without what it leaves as it is."""
+        return {"bad_rows": self.bad_rows, **self.model_dump(mode="json", exclude={"bad_rows"}, exclude_defaults=True)}
 
 
 class Execution(_Model):
@@ -229,6 +273,8 @@ class Study(_Model):
     @model_validator(mode="before")
     @classmethod
     def _target_by_files(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("target"), str) and raw["target"] in PUBLIC:
+            return {"controls": list(WITHOUT_LAB), **raw}
         if not isinstance(raw, dict) or not isinstance(raw.get("target"), dict):
             return raw
         controls = {"controls": raw.get("controls", list(WITHOUT_LAB))}
@@ -249,14 +295,18 @@ class Study(_Model):
     @classmethod
     def _has_verifier(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("target_files", True) is not None:
-            if value in BENCHMARKS:
-                raise ValueError(f"{value} is a benchmark of the lab; give your target another name")
+            if value in BENCHMARKS or value in PUBLIC:
+                whose = "a benchmark of the lab" if value in BENCHMARKS else "a public data set"
+                raise ValueError(f"{value} is {whose}; give your target another name")
             return value
         return _verified(value)
 
     @field_validator("then")
     @classmethod
     def _later_targets_have_verifiers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name in PUBLIC:
+                raise ValueError(f"a sequence (`then`) is one of targets of the lab, and {name} is public data")
         return tuple(map(_verified, value))
 
     @field_validator("controls")
@@ -336,8 +386,9 @@ class Study(_Model):
         return self
 
     def _refuse_in_a_sequence(self) -> None:
-        if self.target_files is not None:
-            raise ValueError(f"a sequence (`then`) is one of targets of the lab, and {self.target} is your own")
+        if not self.on_lab_target:
+            whose = "your own" if self.target_files else "public data"
+            raise ValueError(f"a sequence (`then`) is one of targets of the lab, and {self.target} is {whose}")
         if self.primary and self.primary.at_gain is not None:
             raise ValueError("gain is that on the first target, so compare a sequence (`then`) where it ends: `at: last`")
         for method in self.methods:
@@ -360,18 +411,21 @@ class Study(_Model):
 
         Raises ValueError where the study watches none.
         """
-        lab = [r for r in self.retention if r.yaml is None]
+        lab = [r for r in self.retention if r.of_lab]
         if not lab:
             raise ValueError("planted_harm teaches wrong answers to a retention benchmark of the lab, and there is none")
         return next((r.benchmark for r in lab if not r.near), lab[0].benchmark)
 
     def _refuse_without_lab(self) -> None:
         """Refuse what only a target of the lab can do."""
-        if self.target_files is None:
+        if self.on_lab_target:
             return
         for name in self.controls:
             if name not in WITHOUT_LAB:
                 raise ValueError(f"control {name} needs a target of the lab; yours can have {', '.join(WITHOUT_LAB)}")
+        if self.target_files is None:
+            self._refuse_on_public()
+            return
         for method in self.methods:
             if method.algorithm == "sft" and method.expert not in ("off_style", "lowest_kl", "traces"):
                 raise ValueError(
@@ -383,6 +437,41 @@ class Study(_Model):
                 dial = "replay" if replays else "kl_prompts: retention"
                 raise ValueError(f"{method.label}: {dial} needs text to retain; give the target `retention: text.jsonl`")
 
+    def _refuse_on_public(self) -> None:
+        """Refuse what a public target has no text for."""
+        known = ("off_style", "in_style", "traces")
+        for method in self.methods:
+            if method.algorithm == "sft" and method.expert not in known:
+                raise ValueError(
+                    f"{method.label}: expert {method.expert} is not to be had on {self.target}, where an expert is one of "
+                    f"{', '.join(known)}"
+                )
+            if method.replay > 0 or (method.kl > 0 and method.kl_prompts == "retention"):
+                dial = "replay" if method.replay > 0 else "kl_prompts: retention"
+                raise ValueError(f"{method.label}: {dial} needs text to retain, which {self.target} does not bring")
+
+    @property
+    def on_lab_target(self) -> bool:
+        """Whether the target is one of the lab."""
+        return self.target_files is None and self.target not in PUBLIC
+
+    def public_names(self) -> list[str]:
+        """The public data sets that the study takes: its target, then what it must not lose."""
+        named = [self.target] if self.target_files is None else []
+        return [n for n in [*named, *(r.benchmark for r in self.retention if r.yaml is None)] if n in PUBLIC]
+
+    def unpinned(self) -> list[str]:
+        """What of the hub is named without the commit that is meant, in words."""
+        models = [("base", self.base.model, self.base.revision)] if self.base.lab() is None else []
+        models += [(f"method {m.label}", str(m.model), m.revision) for m in self.methods if m.algorithm == "external"]
+        found = [f"{what} {model}" for what, model, revision in models if is_hub_id(model) and not is_commit(revision)]
+        return found + [f"data {name}" for name in self.public_names() if not is_commit(self.data.revisions.get(name))]
+
+    def names_the_hub(self) -> bool:
+        """Whether anything comes from the hub."""
+        models = [self.base.model, *(str(m.model) for m in self.methods if m.algorithm == "external")]
+        return bool(self.public_names()) or any(map(is_hub_id, models))
+
     def targets(self) -> tuple[str, ...]:
         """The targets in the order in which they are learned; one in most studies."""
         return (self.target, *self.then)
@@ -391,7 +480,11 @@ class Study(_Model):
         """Everything that a checkpoint is evaluated on: targets, retention, probes."""
         target = target_benchmark(self.target, self.own.target) if self.own.target else known_benchmark(self.target)
         watched = [
-            own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark]) if r.yaml else known_benchmark(r.benchmark)
+            own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark])
+            if r.yaml
+            else target_benchmark(r.benchmark, self.own.public[r.benchmark])
+            if r.benchmark in self.own.public
+            else known_benchmark(r.benchmark)
             for r in self.retention
         ]
         return [target, *map(known_benchmark, self.then), *watched, *map(known_benchmark, self.probes)]
@@ -403,5 +496,6 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        said = self.model_dump(mode="json", exclude={"data"} if self.data == Data() else None)
-        return digest({**said, "own": self.own.content()}, 16)
+        said = self.model_dump(mode="json", exclude={"data"})
+        data = {} if self.data == Data() else {"data": self.data.said()}
+        return digest({**said, **data, "own": self.own.content()}, 16)
