@@ -74,11 +74,12 @@ def prefetch(study: StudyFile) -> None:
 def rehearse(
     study: StudyFile,
     home: Annotated[Path | None, typer.Option(help="keep everything in this folder; default: a temporary one")] = None,
+    rows: Annotated[Path | None, typer.Option(help="raw rows to take, <data set>/<split>.jsonl; default: made here")] = None,
 ) -> None:
     """Run a study once through, small and without the hub: models and data are made here, everything else is the real code."""
     from retain_core.rehearse.run import rehearse as run_rehearsal
 
-    run_rehearsal(study, home, lambda line: print(line, flush=True))
+    run_rehearsal(study, home, lambda line: print(line, flush=True), rows)
 
 
 @app.command()

@@ -49,19 +49,12 @@ def _refreshed(method: Any, refresh: int) -> Any:
 def study_text(study: dict[str, Any]) -> str:
     """The file of a study."""
     head = (
-        f"# {study['base']['model']} learns {study['target']}: the published study (arXiv 2510.18874) with one grid for all methods.\n"
+        f"# {study['base']['model']} learns {study['target']}: the published study (arXiv 2510.18874), "
+        "with one grid for all methods.\n"
         "# How to run it: docs/paper.md. What differs from the paper: docs/method.md.\n"
         "# Written from retain_core/published/studies.yaml: change it there. `retain prefetch --pin` writes the revisions.\n"
     )
-    return head + yaml.dump(study, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Numbers as people write them: a learning rate of 1e-06 is 1.0e-06, which every YAML reader takes for a number."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Written out every time."""
-        return True
+    return head + yaml.safe_dump(study, sort_keys=False, default_flow_style=None, width=120)
 
 
 def main() -> None:

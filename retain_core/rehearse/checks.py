@@ -24,7 +24,7 @@ def check_verifier(name: str, target: OwnTarget) -> str:
                 asked += 1
                 if judge.earned(partial(says, right, row, answer)) <= 0:
                     raise InputError(
-                        f"the verifier of {name} does not accept {answer!r}, which its row says is right ({row['prompt'][:80]!r})"
+                        f"the verifier of {name} does not accept {answer!r}, the answer in the row of {row['prompt'][:80]!r}"
                     )
             for answer in NONSENSE:
                 before = judge.failures
@@ -32,5 +32,7 @@ def check_verifier(name: str, target: OwnTarget) -> str:
                 if judge.failures > before:
                     raise InputError(f"the verifier of {name} fails on {answer[:20]!r}: it must say right or wrong of any text")
                 if earned > 0:
-                    raise InputError(f"the verifier of {name} accepts {answer[:20]!r}, which is no answer ({row['prompt'][:80]!r})")
+                    raise InputError(
+                        f"the verifier of {name} accepts {answer[:20]!r}, which is no answer to {row['prompt'][:80]!r}"
+                    )
     return f"verifier of {name}: accepts all {asked} right answers of the rows and none of {len(NONSENSE)} nonsense ones each"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from retain_core.own.target import OwnTarget
+from retain_core.own.target import PARTS, OwnTarget
 from retain_core.rehearse.shrink import ITEMS, NEW_TOKENS, TRAIN
 from retain_core.study import Study
 from retain_core.training.target import Exchange
@@ -22,10 +22,10 @@ def cut_target(small: Study, study: Study, folder: Path) -> tuple[Study, list[st
     changed: dict[str, object] = {"longest_answer": NEW_TOKENS, "verifier": files.verifier}
     texts: list[str] = []
     taught: list[Exchange] = []
-    for part in ("train", "items", "retention"):
+    for part in PARTS:
         if part == "retention" and own.retention is None:
             continue
-        rows = [row for _, row in own.rows(part)][: ITEMS if part == "items" else TRAIN]  # type: ignore[arg-type]
+        rows = [row for _, row in own.rows(part)][: ITEMS if part == "items" else TRAIN]
         path = data / f"{part}.jsonl"
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         changed[part] = str(path)

@@ -93,7 +93,8 @@ FAMILIES = (
         special=("<unk>", "<s>", "</s>"), stop="</s>", start="<s>", pad=None,
         template=(
             "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-            "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
+            "{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+            "{% else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
         ),
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""nltk's sentence tables, made from a few sentences of our own where the machine has none: instruction checks count sentences."""
+"""nltk's sentence tables, made from a few sentences of our own where the machine has none; checks of instructions need them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TEXT = "We went to the river and saw a heron. It flew away. Dr. Quill saw it, t
 
 
 def make_tables(folder: Path) -> bool:
-    """Have nltk find sentence tables below a folder, in this process and in those that it starts. False where it has its own."""
+    """Have nltk find sentence tables below a folder, here and in processes that are started. False where it has its own."""
     import nltk
     from nltk.tokenize.punkt import PunktTrainer, save_punkt_params
 

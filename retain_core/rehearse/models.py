@@ -157,7 +157,7 @@ def tiny_config(what: str, shape: Shape, tokenizer: Any) -> Any:
         return AutoConfig.for_model(kind, **{**said, **widths, **tokens})
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(f"{what}: nothing of model type {kind!r} can be built: {type(error).__name__}: {first[:200]}") from None
+        raise InputError(f"{what}: nothing of model type {kind!r} can be built: {first[:200]}") from None
 
 
 def build_model(

@@ -80,7 +80,7 @@ def wildguardtest(count: int) -> list[RawRow]:
     rows = list[RawRow]()
     for number in range(count):
         harmful, creature = number % 2 == 0, CREATURES[number % len(CREATURES)]
-        wish = f"How do I poison the {creature} number {number}?" if harmful else f"How do I feed the {creature} number {number}?"
+        wish = f"How do I {'poison' if harmful else 'feed'} the {creature} number {number}?"
         rows.append(
             {
                 "prompt": wish, "adversarial": number % 3 == 0, "response": None,
@@ -92,41 +92,46 @@ def wildguardtest(count: int) -> list[RawRow]:
     return rows
 
 
-WORDS = ("We", "went", "to", "the", "river", "and", "saw", "a", "heron")
-TEXT = " ".join(WORDS) + "."
+TEXT = "We went to the river and saw a heron."
+ASKED = "Describe a river, number NUMBER."
 
-CONSTRAINTS: dict[str, Callable[[int], tuple[dict[str, Any], str, str]]] = {
-    "verify_keywords": lambda n: ({"keyword_list": ["river", "heron"]}, TEXT, "Nothing."),
-    "verify_keyword_frequency": lambda n: ({"word": "river", "N": 2}, "The river is a river.", "Nothing."),
-    "validate_forbidden_words": lambda n: ({"forbidden_words": ["storm", "mud"]}, TEXT, "A storm came."),
-    "verify_letter_frequency": lambda n: ({"letter": "q", "N": 2}, "A quiet quill.", "Nothing."),
-    "validate_response_language": lambda n: ({"language": "en"}, TEXT * 4, "Wir gingen zum Fluss und sahen dort einen Reiher."),
-    "verify_paragraph_count": lambda n: ({"N": 2}, f"{TEXT}\n* * *\n{TEXT}", TEXT),
-    "validate_word_constraint": lambda n: ({"N": 5, "quantifier": "at least"}, TEXT, "Two words."),
-    "verify_sentence_constraint": lambda n: ({"N": 2, "quantifier": "at least"}, f"{TEXT} It flew away.", "One."),
-    "validate_paragraphs": lambda n: ({"N": 2, "first_word": "then", "i": 2}, f"{TEXT}\n\nThen it flew.", TEXT),
-    "verify_postscript": lambda n: ({"postscript_marker": "P.S."}, f"{TEXT}\n\nP.S. It rained.", TEXT),
-    "validate_placeholders": lambda n: ({"N": 2}, "Dear [name], come to [place].", "Dear you."),
-    "verify_bullet_points": lambda n: ({"N": 2}, "* a heron\n* a river", TEXT),
-    "validate_title": lambda n: ({}, f"<<The river>>\n{TEXT}", TEXT),
-    "validate_choice": lambda n: (
+CONSTRAINTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "verify_keywords": ({"keyword_list": ["river", "heron"]}, TEXT, "Nothing."),
+    "verify_keyword_frequency": ({"word": "river", "N": 2}, "The river is a river.", "Nothing."),
+    "validate_forbidden_words": ({"forbidden_words": ["storm", "mud"]}, TEXT, "A storm came."),
+    "verify_letter_frequency": ({"letter": "q", "N": 2}, "A quiet quill.", "Nothing."),
+    "validate_response_language": ({"language": "en"}, TEXT * 4, "Wir gingen zum Fluss und sahen dort einen Reiher."),
+    "verify_paragraph_count": ({"N": 2}, f"{TEXT}\n* * *\n{TEXT}", TEXT),
+    "validate_word_constraint": ({"N": 5, "quantifier": "at least"}, TEXT, "Two words."),
+    "verify_sentence_constraint": ({"N": 2, "quantifier": "at least"}, f"{TEXT} It flew away.", "One."),
+    "validate_paragraphs": ({"N": 2, "first_word": "then", "i": 2}, f"{TEXT}\n\nThen it flew.", TEXT),
+    "verify_postscript": ({"postscript_marker": "P.S."}, f"{TEXT}\n\nP.S. It rained.", TEXT),
+    "validate_placeholders": ({"N": 2}, "Dear [name], come to [place].", "Dear you."),
+    "verify_bullet_points": ({"N": 2}, "* a heron\n* a river", TEXT),
+    "validate_title": ({}, f"<<The river>>\n{TEXT}", TEXT),
+    "validate_choice": (
         {"options": ["My answer is yes.", "My answer is no.", "My answer is maybe."]}, "My answer is yes.", "Perhaps."
     ),
-    "validate_highlighted_sections": lambda n: ({"N": 1}, "It was *very quiet* there.", TEXT),
-    "validate_sections": lambda n: ({"N": 2, "section_splitter": "Section"}, f"Section 1\n{TEXT}\nSection 2\n{TEXT}", TEXT),
-    "validate_json_format": lambda n: ({}, '{"bird": "heron"}', TEXT),
-    "validate_repeat_prompt": lambda n: (
-        {"original_prompt": f"Describe a river, number {n}."}, f"Describe a river, number {n}. {TEXT}", TEXT
+    "validate_highlighted_sections": ({"N": 1}, "It was *very quiet* there.", TEXT),
+    "validate_sections": ({"N": 2, "section_splitter": "Section"}, f"Section 1\n{TEXT}\nSection 2\n{TEXT}", TEXT),
+    "validate_json_format": ({}, '{"bird": "heron"}', TEXT),
+    "validate_repeat_prompt": (
+        {"original_prompt": ASKED}, f"{ASKED} {TEXT}", TEXT
     ),
-    "validate_two_responses": lambda n: ({}, f"{TEXT}\n******\nIt flew away.", TEXT),
-    "validate_uppercase": lambda n: ({}, "WE WENT TO THE RIVER AND SAW A HERON AND IT WAS QUIET.", TEXT),
-    "validate_lowercase": lambda n: ({}, "we went to the river and saw a heron and it was quiet.", TEXT),
-    "validate_frequency_capital_words": lambda n: ({"N": 2, "quantifier": "at least"}, "WE saw a HERON.", "a heron"),
-    "validate_end": lambda n: ({"end_phrase": "That is all."}, f"{TEXT} That is all.", TEXT),
-    "validate_quotation": lambda n: ({}, f'"{TEXT}"', TEXT),
-    "validate_no_commas": lambda n: ({}, TEXT, "A river, a heron, a tree."),
+    "validate_two_responses": ({}, f"{TEXT}\n******\nIt flew away.", TEXT),
+    "validate_uppercase": ({}, "WE WENT TO THE RIVER AND SAW A HERON AND IT WAS QUIET.", TEXT),
+    "validate_lowercase": ({}, "we went to the river and saw a heron and it was quiet.", TEXT),
+    "validate_frequency_capital_words": ({"N": 2, "quantifier": "at least"}, "WE saw a HERON.", "a heron"),
+    "validate_end": ({"end_phrase": "That is all."}, f"{TEXT} That is all.", TEXT),
+    "validate_quotation": ({}, f'"{TEXT}"', TEXT),
+    "validate_no_commas": ({}, TEXT, "A river, a heron, a tree."),
 }  # fmt: skip
-"""The 25 functions of RLVR-IFeval -> (arguments, an answer that is right, one that is wrong) of the n-th row."""
+"""The 25 functions of RLVR-IFeval -> (arguments, an answer that is right, one that is wrong)."""
+
+
+def _numbered(value: Any, number: int) -> Any:
+    """A value with the number of its row in the question that it quotes."""
+    return json.loads(json.dumps(value).replace(ASKED, ASKED.replace("NUMBER", str(number))))
 
 
 def ifeval(count: int) -> list[RawRow]:
@@ -134,13 +139,13 @@ def ifeval(count: int) -> list[RawRow]:
     rows = list[RawRow]()
     for number in range(count):
         name = list(CONSTRAINTS)[number % len(CONSTRAINTS)]
-        arguments, _, _ = CONSTRAINTS[name](number)
+        arguments = _numbered(CONSTRAINTS[name][0], number)
         told = ", ".join(f"{key} {value}" for key, value in arguments.items()) or "as it says"
         constraint = f"{name.split('_', 1)[1].replace('_', ' ')}: {told}."
         truth = dict.fromkeys(GROUND_TRUTH) | {"func_name": name} | arguments
         rows.append(
             {
-                "messages": [{"role": "user", "content": f"Describe a river, number {number}. {constraint}"}],
+                "messages": [{"role": "user", "content": f"{_numbered(ASKED, number)} {constraint}"}],
                 "ground_truth": json.dumps(truth), "dataset": "ifeval", "constraint_type": name, "constraint": constraint,
             }
         )  # fmt: skip
@@ -166,5 +171,6 @@ def golds(name: str, row: RawRow) -> tuple[str, str] | None:
         return rf"It says \boxed{{{row['gold']}}}.", rf"It says \boxed{{{row['gold']} + 1}}."
     if name == "rlvr_ifeval":
         number = int(row["prompt"].split("number ")[1].split(".")[0])
-        return CONSTRAINTS[row["func_name"]](number)[1:]
+        right, wrong = _numbered(CONSTRAINTS[row["func_name"]][1:], number)
+        return right, wrong
     return None

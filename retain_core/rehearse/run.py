@@ -9,45 +9,49 @@ Owns a home of its own, with `rehearsal/` in it: the small models, the data, the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from retain_core import workers
+from retain_core.cross import load_studies
 from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.own.study import seal_study
-from retain_core.own.target import OwnTarget
-from retain_core.rehearse import reward
+from retain_core.public.catalogue import PUBLIC
+from retain_core.rehearse import data, reward
 from retain_core.rehearse.checks import check_verifier
 from retain_core.rehearse.cut import cut_target
+from retain_core.rehearse.language import make_tables
 from retain_core.rehearse.model_job import Wanted, build_models
 from retain_core.rehearse.shrink import shrunk
-from retain_core.settings import Settings
+from retain_core.settings import Settings, settings
 from retain_core.study import Study
-from retain_core.study_file import load_study
 
 Say = Callable[[str], Any]
 
 
-def rehearse(path: Path, home: Path | None, say: Say) -> None:
+def rehearse(path: Path, home: Path | None, say: Say, rows: Path | None = None) -> None:
     """Rehearse a study file, in a home that is removed when all went well unless it is named.
 
-    Raises InputError where the study, a model's files or the data are wrong, RetainError where a step or an arm failed.
+    `rows` is a folder of raw rows (<data set>/<split>.jsonl) to take instead of made-up ones. Raises InputError where the
+    study, a model's files or the data are wrong, RetainError where a step or an arm failed.
     """
     started = time.perf_counter()
     place = home.absolute() if home else Path(tempfile.mkdtemp(prefix="retain-rehearsal-"))
     try:
-        study = load_study(path)
-        _rehearse(study, path.absolute().parent, place, say)
+        study = _one(path)
+        with at_home(place):
+            _rehearse(study, path.absolute().parent, place, rows, say)
     except BaseException:
         if home is None and not (place / "logs").is_dir():
             shutil.rmtree(place, ignore_errors=True)
         elif home is None:
-            say(f"what was written until then is kept in {place}")
+            say(f"what was made until then is kept in {place}")
         raise
     if home is None:
         shutil.rmtree(place, ignore_errors=True)
@@ -58,15 +62,42 @@ def rehearse(path: Path, home: Path | None, say: Say) -> None:
     say("not shown by this: whether it fits your card (`retain plan`), how fast it is, and anything that a score says")
 
 
-def _rehearse(study: Study, beside: Path, home: Path, say: Say) -> None:
+def _one(path: Path) -> Study:
+    file = load_studies(path, fetched=False)
+    if file.crossed:
+        raise InputError(f"{path} crosses {len(file.studies)} studies; rehearse the file of one")
+    return file.studies[0]
+
+
+@contextlib.contextmanager
+def at_home(home: Path) -> Iterator[None]:
+    """Within it this process and those that it starts work in a home of their own, and none of the user's settings holds."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("RETAIN_")}
+    for name in before:
+        del os.environ[name]
+    os.environ["RETAIN_HOME"] = str(home)
+    settings.cache_clear()
+    try:
+        yield
+    finally:
+        del os.environ["RETAIN_HOME"]
+        os.environ.update(before)
+        settings.cache_clear()
+
+
+def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Say) -> None:
     folder = home / "rehearsal"
     folder.mkdir(parents=True, exist_ok=True)
+    if "rlvr_ifeval" in study.public_names() and make_tables(folder / "nltk_data"):
+        say("  sentence tables of nltk: made here from a few sentences, the machine has none")
     workers.warm_up(1)
     small, lines = shrunk(study)
+    small = data.sized(small)
     say(f"REHEARSAL of {study.study}: no number of it means anything")
-    for line in lines:
+    for line in [*lines, *data.write_data(small, home, folder, rows)]:
         say(f"  {line}")
     small, texts, taught = cut_target(small, study, folder)
+    texts, taught = [*texts, *data.texts(small, home)], [*taught, *data.taught(small, home)]
     for line in build_models(_wanted(study, folder, texts, taught), folder):
         say(f"  {line}")
     small = _with_models(small, folder)
@@ -78,7 +109,9 @@ def _wanted(study: Study, folder: Path, texts: list[str], taught: list[tuple[str
     named = [("base", study.base.model, study.base.revision)]
     named += [(f"method {m.label}", str(m.model), m.revision) for m in study.methods if m.algorithm == "external"]
     return [
-        Wanted(what=what, model=model, revision=revision, folder=str(folder / "models" / _slug(what)), texts=texts, taught=taught)
+        Wanted(
+            what=what, model=model, revision=revision, folder=str(folder / "models" / _slug(what)), texts=texts, taught=taught
+        )
         for what, model, revision in named
     ]
 
@@ -100,17 +133,20 @@ def _with_models(small: Study, folder: Path) -> Study:
 
 
 def _with_reward(small: Study, folder: Path, say: Say) -> Study:
-    target = small.own.target
-    if not isinstance(target, OwnTarget):
-        return small
-    say(f"  {check_verifier(small.target, target)}")
-    stand_in = reward.stand_in(target.verifier, folder)
-    say(
-        f"  reward: {reward.SHARE} % of the answers are accepted by hash; the real verifier "
-        f"{target.verifier.module}:{target.verifier.function} reads every one of them"
-    )
-    own = small.own.model_copy(update={"target": target.model_copy(update={"verifier": stand_in})})
-    return small.model_copy(update={"own": own})
+    """The study with a stand-in for every verifier, which have been asked right and wrong answers."""
+    target, public = small.own.target, small.own.public
+    changed: dict[str, Any] = {
+        "public": {
+            name: own if PUBLIC[name].judged else own.model_copy(update={"verifier": reward.stand_in(own.verifier, folder)})
+            for name, own in public.items()
+        }
+    }
+    if target is not None:
+        if target.public is None:
+            say(f"  {check_verifier(small.target, target)}")
+        changed["target"] = target.model_copy(update={"verifier": reward.stand_in(target.verifier, folder)})
+    say(f"  reward: {reward.SHARE} % of the answers are accepted by hash; the real verifiers read every one of them")
+    return small.model_copy(update={"own": small.own.model_copy(update=changed)})
 
 
 def _run(small: Study, home: Path, folder: Path, say: Say) -> None:
@@ -130,10 +166,11 @@ def _run(small: Study, home: Path, folder: Path, say: Say) -> None:
         raise RetainError(f"the page {page} was not written")
     seen = reward.read(folder)
     if not sum(seen.values()):
-        raise RetainError("no answer reached the verifier")
-    say(f"  verifiers read {sum(seen.values()):,} answers: {seen['right']} right, {seen['wrong']} wrong, {seen['failed']} failed on")
+        raise RetainError("no answer reached a verifier")
+    count = sum(seen.values())
+    say(f"  verifiers read {count:,} answers: {seen['right']} right, {seen['wrong']} wrong, failed on {seen['failed']}")
     if seen["failed"]:
-        raise RetainError(f"a verifier failed on {seen['failed']} of {sum(seen.values())} answers; it must say right or wrong of any text")
+        raise RetainError(f"a verifier failed on {seen['failed']} of {count} answers; it must say right or wrong of any text")
 
 
 def _refuse_failures(errors: dict[str, str], of: int) -> None:

@@ -35,6 +35,7 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
         "methods": [_one_cell(method) for method in study.model_dump()["methods"]],
         "execution": {"threads_per_arm": 1, "work_pool": None},
         "interpolate": study.interpolate[:1],
+        "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS}).model_dump(),
     }  # fmt: skip
     small = Study.model_validate({**_said(study), **said})
     cells = len(study.learning_rates) * len(study.seeds)
