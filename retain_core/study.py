@@ -240,7 +240,7 @@ class Cross(_Model):
 class Study(_Model):
     """A study: one base, one target, methods x learning rates x seeds, and what must not be lost."""
 
-    study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study")
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name of the study")
     base: Base
     target_files: TargetFiles | None = Field(
         None, title="Target Files", description="a target of your own: what stands under `target` as a mapping"

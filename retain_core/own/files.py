@@ -82,8 +82,6 @@ class Code(Sealed):
             raise RetainError(f"{self.module} is also the name of {found}, which hides {path}; rename yours")
         if not hasattr(module, self.function):
             raise RetainError(f"{path} has no function {self.function!r}")
-        if self.module.startswith("retain_core."):
-            getattr(module, "get_ready", lambda: None)()
         return getattr(module, self.function)
 
 

@@ -157,12 +157,6 @@ def row_of(raw: Row) -> Row | str:
     return {"prompt": prompt, "func_name": name, "arguments": given, "cluster": alike[:200], "kind": name}
 
 
-def get_ready() -> None:
-    """Load what the checks need: a check of an answer has a few seconds, and a first import can take longer."""
-    _registry()
-    _detectable("We went to the river.")
-
-
 def right(answer: str, row: Row) -> bool:
     """Whether the answer follows the row's instruction."""
     return bool(answer.strip()) and _follows(answer, row)
