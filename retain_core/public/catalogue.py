@@ -8,25 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
-
-from retain_core.own.files import Row
-
-
-class Family(Protocol):
-    """A module of this package that knows one sort of data."""
-
-    def row_of(self, raw: Row) -> Row | str:
-        """A row of the hub as ours, or why it is left out."""
-
-    def right(self, answer: str, row: Row) -> bool:
-        """Whether an answer is right."""
-
-    def lenient(self, answer: str, row: Row) -> bool:
-        """The same for audits: what a reader would accept, whatever the format."""
-
-    def parsed(self, answer: str, row: Row) -> bool:
-        """Whether the answer has the form in which it is looked for."""
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -41,7 +23,11 @@ class PublicData:
     columns: tuple[str, ...]
     """Columns that its rows must have."""
     family: str
-    """The module of this package that converts its rows and checks answers."""
+    """The module of this package that converts its rows and checks answers.
+
+    `right(answer, row)` is the verifier; `lenient` accepts what a reader would, whatever the format; `parsed` says whether the
+    answer has the form in which it is looked for.
+    """
     items: int
     """Held-out items of the published study."""
     train: int = 0
@@ -49,7 +35,7 @@ class PublicData:
     rest: bool = False
     """The published split takes the whole data set, so the items are all that is not trained on."""
     converter: str = "row_of"
-    """The function of the family that converts a row."""
+    """The function of the family that makes one of our rows of a row of the hub, or says why it is left out."""
     judged: bool = False
     """A judge model scores its answers; there is no verifier."""
     same: tuple[str, ...] = ("prompt",)

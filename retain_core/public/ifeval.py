@@ -157,6 +157,18 @@ def row_of(raw: Row) -> Row | str:
     return {"prompt": prompt, "func_name": name, "arguments": given, "cluster": alike[:200], "kind": name}
 
 
+def retain_prepare() -> None:
+    """Read the language data once: it takes longer than an answer may. Raises InputError where they are missing."""
+    import langdetect
+
+    registry = _registry()
+    langdetect.detect("The first text takes long.")
+    for name in ("length_constraints:number_sentences", "change_case:capital_word_frequency"):
+        checker = registry[name](name)
+        checker.build_description()
+        checker.check_following("A sentence. Another one.")
+
+
 def right(answer: str, row: Row) -> bool:
     """Whether the answer follows the row's instruction."""
     return bool(answer.strip()) and _follows(answer, row)

@@ -6,6 +6,7 @@ lm-eval's checks fetch the tables themselves when they are imported, so they are
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 from retain_core.errors import InputError, RetainError
@@ -63,5 +64,7 @@ def make_tables(folder: Path, text: str) -> None:
     target = folder / "tokenizers" / TABLES / "english"
     if str(folder) not in nltk.data.path:
         nltk.data.path.insert(0, str(folder))
+        # For the processes that are started from now on.
+        os.environ["NLTK_DATA"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("NLTK_DATA")]))
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     save_punkt_params(PunktTrainer(text).get_params(), str(target))

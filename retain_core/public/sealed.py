@@ -29,9 +29,9 @@ def seal_public(name: str, folder: Path, longest_answer: int | None = None) -> O
     answers = {style: seal([answers_file(folder, style)]) for style in STYLES if answers_file(folder, style).is_file()}
     return OwnTarget(
         train=seal([folder / TRAIN]) if data.train else None, items=seal([folder / ITEMS]), retention=None,
-        verifier=_code(data, "right"), lenient=None if data.judged else _code(data, "lenient"),
-        parsed=None if data.judged else _code(data, "parsed"), longest_answer=longest_answer or LONGEST_ANSWER,
-        metric="acc", exact=False, answers="off_style" in answers, public=name, experts=answers,
+        verifier=_code(data, "right"), lenient=_audit(data, "lenient"), parsed=_audit(data, "parsed"),
+        longest_answer=longest_answer or LONGEST_ANSWER, metric="acc", exact=False, answers="off_style" in answers,
+        public=name, experts=answers,
     )  # fmt: skip
 
 
@@ -44,6 +44,11 @@ def refuse_without_expert(target: OwnTarget, styles: dict[str, str]) -> None:
                 f"{label} imitates the answers of a stronger model to {target.public}, which are not there; fetch them with "
                 f"`retain prefetch STUDY.yaml --experts URL --expert-model NAME`{more}"
             )
+
+
+def _audit(data: PublicData, function: str) -> Code | None:
+    """A function of its family that looks at answers a second time, where there is one."""
+    return _code(data, function) if not data.judged and hasattr(data.module(), function) else None
 
 
 def _code(data: PublicData, function: str) -> Code:

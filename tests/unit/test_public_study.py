@@ -87,8 +87,8 @@ def test_every_count_is_said(tmp_path, home):
     lines = load_study(path).own.public_lines()
     assert len(lines) == 6
     assert lines[0] == (
-        "countdown_cot: 12 training prompts and 6 items of 40 rows of Jiayi-Pan/Countdown-Tasks-3to4; commit c0ffee (not pinned); "
-        "22 not needed; the published study: 10,000 and 1,000"
+        "countdown_cot: 12 training prompts and 6 items of 40 rows of Jiayi-Pan/Countdown-Tasks-3to4; "
+        "commit c0ffee (not pinned); 22 not needed; the published study: 10,000 and 1,000"
     )
     assert "2 left out because its prompt has no label" in lines[-1]
     assert lines[2].startswith("mmlu_cot: 12 training prompts and 28 items of 40 rows of cais/mmlu")
