@@ -142,18 +142,16 @@ def tiny_config(what: str, shape: Shape, tokenizer: Any) -> Any:
 
     said = {key: value for key, value in shape.config.items() if key not in BIG}
     kind = str(said.pop("model_type", ""))
-    widths = {key: tiny for key, tiny in TINY.items() if key in said}
-    if "num_key_value_heads" in said:
-        shared = said.get("num_attention_heads", 0) != said["num_key_value_heads"]
-        widths["num_key_value_heads"] = GROUPS if shared else HEADS
-    if shape.source.startswith("the published"):
-        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        widths = {name: TINY[name] for name in names} | {"num_key_value_heads": GROUPS}
     tokens = {
         "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }  # fmt: skip
     try:
+        # A configuration leaves out what it has by default, widths among it.
+        known = AutoConfig.for_model(kind, **said).to_dict()
+        widths = {name: tiny for name, tiny in TINY.items() if isinstance(known.get(name), int)}
+        if heads := known.get("num_key_value_heads"):
+            widths["num_key_value_heads"] = HEADS if heads == known.get("num_attention_heads") else GROUPS
         return AutoConfig.for_model(kind, **{**said, **widths, **tokens})
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]

@@ -23,16 +23,18 @@ from retain_core.cross import load_studies
 from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.own.study import seal_study
 from retain_core.public.catalogue import PUBLIC
+from retain_core.public.language import has_tables, make_tables
 from retain_core.rehearse import data, reward
 from retain_core.rehearse.checks import check_verifier
 from retain_core.rehearse.cut import cut_target
-from retain_core.rehearse.language import make_tables
 from retain_core.rehearse.model_job import Wanted, build_models
 from retain_core.rehearse.shrink import shrunk
 from retain_core.settings import Settings, settings
 from retain_core.study import Study
 
 Say = Callable[[str], Any]
+SENTENCES = "We went to the river and saw a heron. It flew away. Was it quiet? It was! " * 20
+"""What sentence tables are learned from where the machine has none."""
 
 
 def rehearse(path: Path, home: Path | None, say: Say, rows: Path | None = None) -> None:
@@ -72,28 +74,35 @@ def _one(path: Path) -> Study:
 @contextlib.contextmanager
 def at_home(home: Path) -> Iterator[None]:
     """Within it this process and those that it starts work in a home of their own, and none of the user's settings holds."""
-    before = {name: value for name, value in os.environ.items() if name.startswith("RETAIN_")}
-    for name in before:
+    import nltk
+
+    before, tables = dict(os.environ), list(nltk.data.path)
+    for name in [name for name in before if name.startswith("RETAIN_")]:
         del os.environ[name]
     os.environ["RETAIN_HOME"] = str(home)
     settings.cache_clear()
     try:
         yield
     finally:
-        del os.environ["RETAIN_HOME"]
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
         os.environ.update(before)
+        nltk.data.path[:] = tables
         settings.cache_clear()
 
 
 def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Say) -> None:
     folder = home / "rehearsal"
     folder.mkdir(parents=True, exist_ok=True)
-    if "rlvr_ifeval" in study.public_names() and make_tables(folder / "nltk_data"):
-        say("  sentence tables of nltk: made here from a few sentences, the machine has none")
+    made = "rlvr_ifeval" in study.public_names() and not has_tables()
+    if made:
+        make_tables(folder / "nltk_data", SENTENCES)
     workers.warm_up(1)
     small, lines = shrunk(study)
     small = data.sized(small)
     say(f"REHEARSAL of {study.study}: no number of it means anything")
+    if made:
+        say("  nltk's sentence tables: made here from a few sentences, for the machine has none")
     for line in [*lines, *data.write_data(small, home, folder, rows)]:
         say(f"  {line}")
     small, texts, taught = cut_target(small, study, folder)

@@ -96,7 +96,12 @@ def _arc(count: int) -> Splits:
 def _piqa(count: int) -> Splits:
     def rows(end: int) -> list[RawRow]:
         return [
-            {"goal": f"Feed the {_creature(n)} number {n}.", "sol1": "Give it a fig.", "sol2": "Give it a stone.", "label": n % 2}
+            {
+                "goal": f"Feed the {_creature(n)} number {n}.",
+                "sol1": "Give it a fig.",
+                "sol2": "Give it a stone.",
+                "label": n % 2,
+            }
             for n in range(end)
         ]
 

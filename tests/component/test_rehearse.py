@@ -65,7 +65,7 @@ def study(tmp_path):
     quiz = {
         "task": "quiz", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "quiz.jsonl"}},
         "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{ask}}", "doc_to_choice": ["yes", "no"],
-        "doc_to_target": "gold",
+        "doc_to_target": "gold", "metadata": {"version": 1},
     }  # fmt: skip
     (tmp_path / "quiz.yaml").write_text(yaml.safe_dump(quiz))
     files = {"name": "sums", "train": "train.jsonl", "items": "items.jsonl", "verifier": "checks:right"}
@@ -96,7 +96,9 @@ def test_a_renamed_column_is_found(tmp_path):
     (tmp_path / "rows" / name).mkdir(parents=True)
     renamed = [{"goal" if key == "target" else key: value for key, value in row.items()} for row in found["train"]]
     (tmp_path / "rows" / name / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in renamed))
-    with pytest.raises(InputError, match=r"^countdown_cot: Jiayi-Pan/\S+ has no column 'target' any more \(it has goal, nums\)"):
+    with pytest.raises(
+        InputError, match=r"^countdown_cot: Jiayi-Pan/\S+ has no column 'target' any more \(it has goal, nums\)"
+    ):
         rehearsed(PAPER / "qwen2.5-1.5b-countdown.yaml", tmp_path / "home", tmp_path / "rows")
 
 
@@ -167,7 +169,9 @@ def test_the_small_models_have_the_architecture_and_the_tokens_of_their_family(n
         assert rendered == f"<|begin_of_text|>{heads[0]}Hi<|eot_id|>{heads[1]}"
         assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|eot_id|>", None)
     else:
-        assert rendered.startswith("<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>")
+        assert rendered.startswith(
+            "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>"
+        )
         assert rendered.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
         assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     for token in shape.special:
