@@ -76,7 +76,8 @@ FAMILIES = (
     Family(
         "Qwen2.5", re.compile(r"qwen2\.5", re.IGNORECASE),
         config={
-            "model_type": "qwen2", "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32768, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+            "model_type": "qwen2", "num_attention_heads": 28, "num_key_value_heads": 4,
+            "max_position_embeddings": 32768, "hidden_act": "silu", "rms_norm_eps": 1e-6,
             "use_sliding_window": False, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
         },
         tied=re.compile(r"[^\d](0\.5|1\.5|3)b", re.IGNORECASE),
@@ -87,7 +88,8 @@ FAMILIES = (
     Family(
         "Mistral", re.compile(r"wildguard|mistral-7b", re.IGNORECASE),
         config={
-            "model_type": "mistral", "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+            "model_type": "mistral", "num_attention_heads": 32, "num_key_value_heads": 8,
+            "max_position_embeddings": 32768, "hidden_act": "silu", "rms_norm_eps": 1e-5,
             "sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
         },
         tied=re.compile(r"(?!)"),
