@@ -47,7 +47,7 @@ def run_arm(spec: ArmSpec, store: Store, every: float = RESUME_SECONDS) -> None:
             c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
         }
         base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
-        evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base)
+        evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base, generation=spec.generation)
         if not spec.trained:
             evaluator.evaluate(Path(spec.config["model"]), missing[spec.checkpoints[0]])
             return

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from retain_core.canonical import digest
 from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.evaluation.generation import TRANSFORMERS, Generation
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
@@ -87,6 +88,8 @@ class ArmSpec(BaseModel):
     """The target where it is the user's own, None for one of the lab."""
     trainer: Code | None = None
     """What builds the trainer of algorithm `custom`."""
+    generation: Generation = TRANSFORMERS
+    """The backend that its checkpoints are asked through."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:

@@ -15,6 +15,7 @@ from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.divergence import DivergenceSettings, sample_base
 from retain_core.evaluation.evaluate import Evaluator, plans_of
 from retain_core.evaluation.floor import USUAL, Nuisance, nuisances
+from retain_core.evaluation.generation import TRANSFORMERS, Generation
 from retain_core.lab.base import base_key, train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
@@ -48,11 +49,12 @@ def base_evaluation(
     benchmarks: list[Benchmark],
     threads: int,
     divergence: dict[str, Any],
+    generation: Generation = TRANSFORMERS,
 ) -> None:
     """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
     store, reference = store_at(root), BaseRef.model_validate_json(base_ref)
     with store.leased(f"evaluation_of_base-{reference.fingerprint}"), reserved():
-        _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL)
+        _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL, generation)
         settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
         sample_base(store, Path(weights), settings)
         target = next(benchmark for benchmark in benchmarks if benchmark.name == settings.target)
@@ -60,12 +62,20 @@ def base_evaluation(
             measure_support(store, Path(weights), reference.fingerprint, dataset_key, target, threads)
 
 
-def floor(root: str, base_ref: str, weights: str, dataset_key: str, benchmarks: list[Benchmark], threads: int) -> None:
+def floor(
+    root: str,
+    base_ref: str,
+    weights: str,
+    dataset_key: str,
+    benchmarks: list[Benchmark],
+    threads: int,
+    generation: Generation = TRANSFORMERS,
+) -> None:
     """Evaluate the base again under every nuisance."""
     store, reference = store_at(root), BaseRef.model_validate_json(base_ref)
     with store.leased(f"floor_of_base-{reference.fingerprint}"), reserved():
-        for nuisance in nuisances():
-            _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance)
+        for nuisance in nuisances(generation):
+            _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance, generation)
 
 
 def arm(root: str, spec: str) -> None:
@@ -74,15 +84,22 @@ def arm(root: str, spec: str) -> None:
 
 
 def _evaluate_base(
-    store: Store, base: BaseRef, weights: Path, dataset_key: str, benchmarks: list[Benchmark], threads: int, nuisance: Nuisance
+    store: Store,
+    base: BaseRef,
+    weights: Path,
+    dataset_key: str,
+    benchmarks: list[Benchmark],
+    threads: int,
+    nuisance: Nuisance,
+    generation: Generation,
 ) -> None:
     import torch
 
     torch.set_num_threads(threads + nuisance.more_threads)
-    plans = plans_of({"base": base.fingerprint}, benchmarks, dataset_key, threads, base.chat_template, nuisance)
+    plans = plans_of({"base": base.fingerprint}, benchmarks, dataset_key, threads, base.chat_template, nuisance, generation)
     missing = [plan for plan in plans if store.find("evaluation", plan.key) is None]
     if missing:
-        Evaluator(store, store.get("dataset", dataset_key), weights, nuisance).evaluate(weights, missing)
+        Evaluator(store, store.get("dataset", dataset_key), weights, nuisance, generation).evaluate(weights, missing)
 
 
 def rehearsal_models(wanted: list[dict[str, Any]], told: str) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from retain_core.disk import size_text
 from retain_core.errors import InputError, RetainError
 from retain_core.hub import is_hub_id, is_wanted
+from retain_core.own.benchmark import OwnBenchmark
 from retain_core.public.catalogue import PUBLIC
 from retain_core.public.fetch import fetch
 from retain_core.public.folder import folder_of
 from retain_core.public.language import fetch_tables
 from retain_core.redact import redact
 from retain_core.study import Study
+from retain_core.suite.benchmark import SuiteBenchmark
 
 SECONDS = 10.0
 """Longest wait for an answer of the hub."""
@@ -34,6 +36,8 @@ class HubModel:
 def hub_models(study: Study) -> list[HubModel]:
     """The models of the hub that a study names."""
     named = [HubModel("base", study.base.model, study.base.revision)] if study.base.lab() is None else []
+    if study.judge is not None:
+        named.append(HubModel("judge", study.judge.model, study.judge.revision))
     named += [HubModel(f"method {m.label}", str(m.model), m.revision) for m in study.methods if m.algorithm == "external"]
     return [one for one in named if is_hub_id(one.model)]
 
@@ -46,11 +50,11 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
     Raises InputError for what the hub does not have or retain refuses, RetainError when the hub cannot be reached.
     """
     models = list(dict.fromkeys(model for study in studies for model in hub_models(study)))
-    benchmarks = {
-        str(own.yaml.path): own for study in studies for own in study.own.benchmarks.values() if own.hub_data is not None
-    }
+    named = [own for study in studies for own in study.own.benchmarks.values()]
+    benchmarks = {str(own.yaml.path): own for own in named if isinstance(own, OwnBenchmark) and own.hub_data is not None}
+    suite = {own.content: own for own in named if isinstance(own, SuiteBenchmark)}
     public = {folder_of(home, *w): w for study in studies for w in map(study.data.wanted, study.public_names())}
-    if not models and not benchmarks and not public:
+    if not models and not benchmarks and not suite and not public:
         yield "nothing to fetch: no model and no data set of the hub is named"
         return
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -69,6 +73,14 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
         yield fetch(home, wanted)
     if any(PUBLIC[wanted.name].family == "ifeval" for wanted in public.values()):
         yield fetch_tables()
+    for general in suite.values():
+        from retain_core.suite.benchmark import loaded_revision, make_newest, tasks_of
+
+        tasks = list(tasks_of(general).values())
+        for task in tasks:
+            make_newest(task)
+        count, revision = sum(len(task.eval_docs) for task in tasks), loaded_revision(tasks[0]) or "an unknown revision"
+        yield f"data set {general.hub_data}: {revision}, {count:,} items, asked by {general.name} of lm-eval"
     yield f"everything is here ({size_text(total)} of models): the study runs without a network from now on"
 
 

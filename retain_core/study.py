@@ -20,7 +20,9 @@ from pydantic.json_schema import SkipJsonSchema
 
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
+from retain_core.evaluation.generation import TRANSFORMERS, Generation
 from retain_core.hub import is_commit, is_hub_id
+from retain_core.judge.benchmark import METRICS, Judge
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, WITHOUT_LAB, Method, check_rates, check_seeds, control, interpolated
 from retain_core.own.study import Own
@@ -28,9 +30,14 @@ from retain_core.own.target import TargetFiles
 from retain_core.public.catalogue import PUBLIC, TRAINABLE
 from retain_core.public.convert import PublicSizes
 from retain_core.public.fetch import Wanted
+from retain_core.suite.catalogue import CATALOGUE
 
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
+
+
+_LATER_KEYS = {"requests": None, "longest_answer": None, "revision": None, "templates": 1, "unsafe_code": False}
+"""Keys of a retention benchmark that came later: left at this they change no hash of a study."""
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
@@ -43,7 +50,7 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 def known_benchmark(name: str) -> Benchmark:
     """The benchmark of that name. Raises ValueError with the nearest name."""
     if name not in BENCHMARKS:
-        raise ValueError(unknown("benchmark", name, [*BENCHMARKS, *PUBLIC]))
+        raise ValueError(unknown("benchmark", name, [*BENCHMARKS, *PUBLIC, *CATALOGUE]))
     return BENCHMARKS[name]
 
 
@@ -130,27 +137,62 @@ class Retention(_Model):
     yaml: str | None = Field(None, description="lm-eval YAML file of a benchmark of your own, relative to the study file")
     choices: int | None = Field(None, ge=2, description="with yaml: among how many answers a guesser would guess")
     cluster: str | None = Field(None, description="with yaml: field of the documents that says which items are alike")
+    requests: str | None = Field(
+        None, description="JSONL file of requests of your own whose answers the judge reads, relative to the study file"
+    )
+    longest_answer: PositiveInt | None = Field(None, le=10**6, description="with requests: tokens of an answer at most")
+    revision: str | None = Field(None, description="general suite: revision of the data set on the hub")
+    templates: int = Field(1, ge=1, le=3, description="general suite: in how many prompt templates every item is asked")
+    unsafe_code: bool = Field(False, description="humaneval: programs that the model writes may be run on this machine")
+
+    @property
+    def sealed(self) -> bool:
+        """It is none of the lab, and what it is made of is sealed when the study is read."""
+        return self.yaml is not None or self.requests is not None or self.benchmark in CATALOGUE
 
     @model_validator(mode="after")
     def _known_metric(self) -> Retention:
-        if self.yaml is not None:
+        self._refuse_stray()
+        if self.benchmark in CATALOGUE:
+            return self
+        if self.yaml is not None or self.requests is not None:
             if self.benchmark in BENCHMARKS or self.benchmark in PUBLIC:
                 whose = "a benchmark of the lab" if self.benchmark in BENCHMARKS else "a public data set"
                 raise ValueError(f"{self.benchmark} is {whose}; give yours another name")
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.benchmark):
                 raise ValueError(f"{self.benchmark!r} is no name for a benchmark: letters, digits, _, . and - make one")
             return self
-        if self.choices is not None or self.cluster is not None:
-            raise ValueError("`choices` and `cluster` belong to a benchmark of your own (`yaml: path/to/it.yaml`)")
-        metrics = ("acc", "lenient") if self.benchmark in PUBLIC else known_benchmark(self.benchmark).metrics
-        if self.metric is not None and self.metric not in metrics:
+        if self.metric is not None and self.metric not in (metrics := self._metrics()):
             raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(metrics)))
         return self
+
+    def _metrics(self) -> tuple[str, ...]:
+        if self.benchmark in PUBLIC:
+            return METRICS if PUBLIC[self.benchmark].judged else ("acc", "lenient")
+        return known_benchmark(self.benchmark).metrics
 
     @property
     def of_lab(self) -> bool:
         """Whether it is a benchmark of the lab."""
-        return self.yaml is None and self.benchmark in BENCHMARKS
+        return not self.sealed and self.benchmark in BENCHMARKS
+
+    def _refuse_stray(self) -> None:
+        """Refuse keys of one sort of benchmark on another."""
+        suite = self.benchmark in CATALOGUE
+        if suite and (self.yaml or self.requests):
+            raise ValueError(f"{self.benchmark} is a benchmark of lm-eval; give yours another name")
+        if self.yaml and self.requests:
+            raise ValueError(
+                "`yaml` is a benchmark that lm-eval scores, `requests` one that the judge scores; give one of them"
+            )
+        if self.yaml is None and (self.choices is not None or self.cluster is not None):
+            raise ValueError("`choices` and `cluster` belong to a benchmark of your own (`yaml: path/to/it.yaml`)")
+        if not suite and (self.revision is not None or self.templates != 1 or self.unsafe_code):
+            raise ValueError(f"`revision`, `templates` and `unsafe_code` belong to {', '.join(CATALOGUE)}")
+        if (self.requests is None) != (self.longest_answer is None):
+            raise ValueError("`requests: file.jsonl` and `longest_answer: 512` (tokens) belong together")
+        if self.requests is not None and self.metric not in (None, *METRICS):
+            raise ValueError(unknown(f"metric of {self.benchmark}", str(self.metric), list(METRICS)))
 
 
 class Budget(_Model):
@@ -268,6 +310,10 @@ class Study(_Model):
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
     data: Data = Field(Data(), description="bad rows in the study's own files")
+    judge: Judge | None = Field(
+        None, title="Judge", description="the model that reads answers to harmful and harmless requests"
+    )
+    generation: Generation = Field(TRANSFORMERS, description="the backend that checkpoints are asked through")
     own: SkipJsonSchema[Own] = Field(Own(), description="filled in: what the study's own files held when it was read")
 
     @model_validator(mode="before")
@@ -357,6 +403,8 @@ class Study(_Model):
                 raise ValueError(f"{target} is learned twice; a sequence (`then`) takes each target once")
         if self.then:
             self._refuse_in_a_sequence()
+        if self.generation.backend == "http":
+            self._refuse_drawn(watched)
         for name in watched:
             if watched.count(name) > 1:
                 raise ValueError(f"retention lists {name} twice")
@@ -384,6 +432,12 @@ class Study(_Model):
                     f"must be a multiple of {why} ({unit})"
                 )
         return self
+
+    def _refuse_drawn(self, watched: list[str]) -> None:
+        """A server draws from a random stream of its own."""
+        for name in watched:
+            if name in BENCHMARKS and BENCHMARKS[name].samples > 1:
+                raise ValueError(f"{name} is drawn from this process's random stream, which `backend: http` has no part in")
 
     def _refuse_in_a_sequence(self) -> None:
         if not self.on_lab_target:
@@ -481,7 +535,7 @@ class Study(_Model):
         target = target_benchmark(self.target, self.own.target) if self.own.target else known_benchmark(self.target)
         watched = [
             own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark])
-            if r.yaml
+            if r.benchmark in self.own.benchmarks
             else target_benchmark(r.benchmark, self.own.public[r.benchmark])
             if r.benchmark in self.own.public
             else known_benchmark(r.benchmark)
@@ -496,6 +550,12 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        said = self.model_dump(mode="json", exclude={"data"})
-        data = {} if self.data == Data() else {"data": self.data.said()}
-        return digest({**said, **data, "own": self.own.content()}, 16)
+        usual = {"data": Data(), "judge": None, "generation": TRANSFORMERS}
+        said = self.model_dump(mode="json", exclude={key for key, value in usual.items() if getattr(self, key) == value})
+        if "data" in said:
+            said["data"] = self.data.said()
+        for entry in said["retention"]:
+            for key, value in _LATER_KEYS.items():
+                if entry[key] == value:
+                    del entry[key]
+        return digest({**said, "own": self.own.content()}, 16)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from retain_core.canonical import canonical_json
 from retain_core.errors import InputError
+from retain_core.evaluation.generation import Generation
+from retain_core.judge.benchmark import Judge
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
@@ -111,7 +113,7 @@ def _sentence(error: Any, where: Where) -> str:
 def _keys_at(where: Where) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
-        "execution": Execution, "data": Data, "cross": Cross, "target": TargetFiles,
+        "execution": Execution, "data": Data, "judge": Judge, "generation": Generation, "cross": Cross, "target": TargetFiles,
     }  # fmt: skip
     if where:
         model = models.get(str(where[0]))

@@ -8,24 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from retain_core.judge.benchmark import JudgedBenchmark, seal_judged
 from retain_core.own.benchmark import OwnBenchmark, seal_benchmark
 from retain_core.own.files import Code, Sealed, locate
 from retain_core.own.method import METHODS
 from retain_core.own.rows import LeftOut
 from retain_core.own.target import OwnTarget, seal_target
-from retain_core.public.folder import STYLES, counts_lines, folder_of, read_counts
+from retain_core.public.catalogue import LONGEST_ANSWER, PUBLIC
+from retain_core.public.folder import ITEMS, STYLES, counts_lines, folder_of, read_counts, refuse_missing
 from retain_core.settings import settings
+from retain_core.suite.benchmark import SuiteBenchmark, seal_suite
+from retain_core.suite.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
     from retain_core.methods import Method
-    from retain_core.study import Study
+    from retain_core.study import Retention, Study
+
+BenchmarkFiles = OwnBenchmark | SuiteBenchmark | JudgedBenchmark
 
 
 class Own(Sealed):
     """The files and functions of a study that are not retain's, as they were when its file was read."""
 
     target: OwnTarget | None = None
-    benchmarks: dict[str, OwnBenchmark] = Field(default_factory=dict)
+    benchmarks: dict[str, BenchmarkFiles] = Field(default_factory=dict)
     """By the benchmark's name."""
     trainers: dict[str, Code] = Field(default_factory=dict)
     """By the method's label."""
@@ -46,7 +52,10 @@ class Own(Sealed):
                 if source
             ]
         for name, benchmark in self.benchmarks.items():
-            found += [(name, file, entry) for file, entries in benchmark.left_out.items() for entry in entries]
+            if isinstance(benchmark, OwnBenchmark):
+                found += [(name, file, entry) for file, entries in benchmark.left_out.items() for entry in entries]
+            elif isinstance(benchmark, JudgedBenchmark):
+                found += [(name, str(benchmark.items.path), entry) for entry in benchmark.left_out]
         return found
 
     def notes(self) -> list[str]:
@@ -65,7 +74,10 @@ class Own(Sealed):
 
     def content(self) -> dict[str, Any]:
         """What a revision of the study is told apart by: contents, not where the files lie."""
-        sources = {name: benchmark.content for name, benchmark in self.benchmarks.items()}
+        sources = {
+            name: benchmark.said() if isinstance(benchmark, JudgedBenchmark) else benchmark.content
+            for name, benchmark in self.benchmarks.items()
+        }
         trainers = {label: code.identity() for label, code in self.trainers.items()}
         target = self.target and {**self.target.training_identity(), **self.target.evaluation_identity()}
         public = {name: own.evaluation_identity() for name, own in self.public.items()}
@@ -80,11 +92,7 @@ def seal_study(study: Study, folder: Path, fetched: bool = True) -> Own:
     Where it is not `fetched` yet, public data are not looked for.
     """
     bad_rows = study.data.bad_rows
-    benchmarks = {
-        entry.benchmark: seal_benchmark(folder / entry.yaml, entry.metric, entry.choices, entry.cluster, bad_rows)
-        for entry in study.retention
-        if entry.yaml
-    }
+    benchmarks = {entry.benchmark: _sealed(study, entry, folder) for entry in study.retention if entry.sealed}
     trainers = {
         method.label: locate(f"method {method.label}", str(method.trainer), folder, METHODS)
         for method in study.methods
@@ -102,13 +110,32 @@ def _with_public(study: Study, own: Own) -> Own:
 
     home, data = settings().home, study.data
     folders = {name: folder_of(home, *data.wanted(name)) for name in study.public_names()}
-    sealed = {name: seal_public(name, folder, data.longest_answer) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        refuse_missing(folder, name)
+    judged = {
+        name: seal_judged(folder / ITEMS, study.judge, data.longest_answer or LONGEST_ANSWER)
+        for name, folder in folders.items()
+        if PUBLIC[name].judged
+    }
+    sealed = {name: seal_public(name, folder, data.longest_answer) for name, folder in folders.items() if name not in judged}
     target = sealed.pop(study.target, None)
     if target:
         imitated = {str(m.expert): m.label for m in study.methods if m.algorithm == "sft" and m.expert in STYLES}
         refuse_without_expert(target, imitated)
     counts = {name: read_counts(folder) for name, folder in folders.items()}
-    return own.model_copy(update={"target": target or own.target, "public": sealed, "counts": counts})
+    changed = {"target": target or own.target, "public": sealed, "benchmarks": own.benchmarks | judged, "counts": counts}
+    return own.model_copy(update=changed)
+
+
+def _sealed(study: Study, entry: Retention, folder: Path) -> BenchmarkFiles:
+    """A benchmark that is none of the lab."""
+    if entry.benchmark in CATALOGUE:
+        return seal_suite(entry.benchmark, entry.metric, entry.revision, entry.templates, entry.unsafe_code)
+    if entry.requests is not None:
+        assert entry.longest_answer is not None
+        return seal_judged(folder / entry.requests, study.judge, entry.longest_answer, study.data.bad_rows)
+    assert entry.yaml is not None
+    return seal_benchmark(folder / entry.yaml, entry.metric, entry.choices, entry.cluster, study.data.bad_rows)
 
 
 def _imitated(methods: Sequence[Method]) -> dict[str, str]:

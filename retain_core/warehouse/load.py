@@ -26,7 +26,7 @@ from retain_core.warehouse.contents import STUDY_TABLES, Contents, Evaluated
 from retain_core.warehouse.predictions import put_predictions, store_checks
 from retain_core.warehouse.rows import insert
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 """Raised when schema.sql, views.sql or comments.sql changes; a file of another version is rebuilt, not migrated."""
 
 _AT_ONCE = 1_000_000
