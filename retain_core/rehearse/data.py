@@ -18,8 +18,13 @@ from retain_core.public.folder import TRAIN as TRAIN_FILE
 from retain_core.public.folder import answers_file, folder_of, read_counts, read_rows_of, write_public
 from retain_core.rehearse.rows import MADE, RawRow, golds
 from retain_core.rehearse.shrink import ITEMS, TRAIN
+from retain_core.rehearse.suite_rows import SUITE
 from retain_core.study import Study
+from retain_core.suite.benchmark import SuiteBenchmark
 from retain_core.training.target import Exchange
+
+PARTS = 2
+"""Parts of a group of lm-eval that are asked."""
 
 
 def sized(small: Study) -> Study:
@@ -63,6 +68,27 @@ def write_data(small: Study, home: Path, folder: Path, given: Path | None) -> li
         if name == small.target:
             _write_experts(name, place)
     return lines
+
+
+def with_suite(small: Study, folder: Path) -> tuple[Study, list[str]]:
+    """The study with made-up rows for every benchmark of the general suite; a group is cut to its first parts."""
+    benchmarks, lines = dict(small.own.benchmarks), []
+    for name, own in benchmarks.items():
+        if not isinstance(own, SuiteBenchmark):
+            continue
+        place = folder / "rows" / name
+        place.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for split, rows in SUITE[name](ITEMS).items():
+            files[split] = str(place / f"{split}.jsonl")
+            Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        parts = dict(list(own.parts.items())[:PARTS])
+        benchmarks[name] = own.model_copy(update={"parts": parts, "stand_in": files, "revision": None})
+        cut = f", {len(parts)} of its {len(own.parts)} parts" if len(parts) < len(own.parts) else ""
+        lines.append(
+            f"{name}: {ITEMS} rows in the columns of {own.hub_data}, made here{cut}; asked and scored by lm-eval's file"
+        )
+    return small.model_copy(update={"own": small.own.model_copy(update={"benchmarks": benchmarks})}), lines
 
 
 def check_golds(name: str, rows: Sequence[RawRow]) -> str:

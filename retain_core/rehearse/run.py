@@ -27,6 +27,7 @@ from retain_core.public.language import has_tables, make_tables
 from retain_core.rehearse import data, reward
 from retain_core.rehearse.checks import check_verifier
 from retain_core.rehearse.cut import cut_target
+from retain_core.rehearse.judge import check_judge, wanted_judge, with_judge
 from retain_core.rehearse.model_job import Wanted, build_models
 from retain_core.rehearse.shrink import shrunk
 from retain_core.settings import Settings, settings
@@ -107,10 +108,13 @@ def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Sa
         say(f"  {line}")
     small, texts, taught = cut_target(small, study, folder)
     texts, taught = [*texts, *data.texts(small, home)], [*taught, *data.taught(small, home)]
-    for line in build_models(_wanted(study, folder, texts, taught), folder):
+    for line in build_models([*_wanted(study, folder, texts, taught), *wanted_judge(study, folder, texts, taught)], folder):
         say(f"  {line}")
-    small = _with_models(small, folder)
+    small = with_judge(_with_models(small, folder), folder)
     small = small.model_copy(update={"own": seal_study(small, beside)})
+    small, lines = data.with_suite(small, folder)
+    for line in [*lines, *check_judge(small)]:
+        say(f"  {line}")
     _run(_with_reward(small, folder, say), home, folder, say)
 
 

@@ -37,6 +37,10 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
         "interpolate": study.interpolate[:1],
         "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS}).model_dump(),
     }  # fmt: skip
+    lines = []
+    if study.generation.backend != "transformers":
+        said["generation"] = {"backend": "transformers"}
+        lines.append(f"backend: transformers in this process (the study: {study.generation.backend})")
     small = Study.model_validate({**_said(study), **said})
     cells = len(study.learning_rates) * len(study.seeds)
     return small, [
@@ -44,6 +48,7 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
         f"{study.budget.sequences_per_update}), one checkpoint ({study.checkpoints}), answers of at most {NEW_TOKENS} tokens",
         f"grid: learning rate {rate:g} and seed {seed} (the study: {len(study.learning_rates)} x {len(study.seeds)} = "
         f"{cells} of each method)",
+        *lines,
     ]
 
 

@@ -36,6 +36,8 @@ class SuiteBenchmark(Sealed):
     """Further prompt templates in which every item is asked."""
     metrics: tuple[str, ...]
     choices: int | None
+    stand_in: dict[str, str] = {}
+    """In a rehearsal, split -> JSONL file with rows in the columns of the hub's data set, read in its place."""
 
     @property
     def entry(self) -> Entry:
@@ -61,6 +63,8 @@ class SuiteBenchmark(Sealed):
         if self.entry.programs:
             metric = {"metric": self.entry.metric, "aggregation": "mean", "higher_is_better": True}
             scoring = {"metric_list": [metric], "filter_list": None}
+        if self.stand_in:
+            pinned = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": self.stand_in}}
         return canonical_json({**pinned, **scoring, **(self.entry.templates[template] if template else {})})
 
 

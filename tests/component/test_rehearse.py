@@ -116,7 +116,7 @@ def test_a_missing_template_is_found(study, model, tmp_path):
     shutil.copytree(model, bare, ignore=shutil.ignore_patterns("chat_template.jinja"))
     config = json.loads((bare / "tokenizer_config.json").read_text())
     (bare / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "chat_template"}))
-    with pytest.raises(InputError, match="^base: its tokenizer has no chat template"):
+    with pytest.raises(InputError, match=r"^base: its tokenizer has no chat template"):
         rehearsed(study(base=str(bare)), tmp_path / "home")
 
 
