@@ -62,11 +62,14 @@ def plan(study: StudyFile) -> None:
 
 
 @app.command()
-def prefetch(study: StudyFile) -> None:
+def prefetch(
+    study: StudyFile,
+    pin: Annotated[bool, typer.Option("--pin", help="write the commits that they have now into the study file first")] = False,
+) -> None:
     """Fetch the models and data sets of the hub that a study names, so that it runs without a network."""
     from retain_core.commands import prefetch_lines
 
-    for line in prefetch_lines(study):
+    for line in prefetch_lines(study, pin):
         print(line, flush=True)
 
 

@@ -124,11 +124,14 @@ def pinned_lines(study: Study) -> list[str]:
     return [f"not pinned: {', '.join(loose)} (`retain prefetch --pin`)" if loose else "pinned: every model and data set"]
 
 
-def prefetch_lines(path: Path) -> Iterator[str]:
-    """Fetch what a study file names on the hub; a line for each thing as it comes."""
+def prefetch_lines(path: Path, pinned: bool = False) -> Iterator[str]:
+    """Fetch what a study file names on the hub; a line for each thing as it comes. `pinned` writes the commits first."""
     from retain_core.cross import load_studies
+    from retain_core.pin import pin
     from retain_core.prefetch import prefetch
 
+    if pinned:
+        yield from pin(path)
     yield from prefetch(load_studies(path, fetched=False).studies, settings().home)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retain_core.disk import size_text
 from retain_core.errors import InputError, RetainError
@@ -53,8 +55,7 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
     if not models and not benchmarks and not public:
         yield "nothing to fetch: no model and no data set of the hub is named"
         return
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise InputError("HF_HUB_OFFLINE is set, so nothing can be fetched; unset it for this command")
+    refuse_offline()
     total = 0
     for model in models:
         line, size = _fetch_model(model)
@@ -72,14 +73,26 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
     yield f"everything is here ({size_text(total)} of models): the study runs without a network from now on"
 
 
+def refuse_offline() -> None:
+    """Raises InputError where the hub must not be asked."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise InputError("HF_HUB_OFFLINE is set, so nothing can be fetched; unset it for this command")
+
+
+def model_info(model: HubModel) -> Any:
+    """What the hub says of a model. Raises InputError or RetainError."""
+    from huggingface_hub import HfApi
+
+    with _told(model):
+        return HfApi().model_info(model.model, revision=model.revision or "main", files_metadata=True, timeout=SECONDS)
+
+
 def _fetch_model(model: HubModel) -> tuple[str, int]:
     """Fetch one model. Returns a sentence about it, and its bytes."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import snapshot_download
 
-    revision = model.revision or "main"
-    try:
-        info = HfApi().model_info(model.model, revision=revision, files_metadata=True, timeout=SECONDS)
+    revision, info = model.revision or "main", model_info(model)
+    with _told(model):
         files = {one.rfilename: one.size or 0 for one in info.siblings or [] if is_wanted(one.rfilename)}
         if not any(name.endswith(".safetensors") for name in files):
             raise InputError(
@@ -88,6 +101,18 @@ def _fetch_model(model: HubModel) -> tuple[str, int]:
         folder = snapshot_download(
             model.model, revision=revision, allow_patterns=list(files), etag_timeout=SECONDS, max_workers=4
         )
+    size = sum(files.values())
+    return f"{model.what} {model.model}: {revision} is {info.sha}, {len(files)} files, {size_text(size)}, in {folder}", size
+
+
+@contextmanager
+def _told(model: HubModel) -> Iterator[None]:
+    """What the hub's client raises about a model, as one sentence: InputError, or RetainError where it cannot be reached."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    revision = model.revision or "main"
+    try:
+        yield
     except GatedRepoError:
         raise InputError(f"{model.what}: {model.model} is gated; accept its terms on the hub and set HF_TOKEN") from None
     except RevisionNotFoundError:
@@ -99,5 +124,3 @@ def _fetch_model(model: HubModel) -> tuple[str, int]:
     except Exception as error:
         said = redact(str(error)).strip().splitlines()[:1] or [type(error).__name__]
         raise RetainError(f"{model.what}: {model.model} cannot be fetched: {said[0][:200]}") from None
-    size = sum(files.values())
-    return f"{model.what} {model.model}: {revision} is {info.sha}, {len(files)} files, {size_text(size)}, in {folder}", size
