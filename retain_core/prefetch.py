@@ -17,6 +17,7 @@ from retain_core.public.fetch import fetch
 from retain_core.public.folder import folder_of
 from retain_core.public.language import fetch_tables
 from retain_core.redact import redact
+from retain_core.settings import Settings
 from retain_core.study import Study
 
 SECONDS = 10.0
@@ -124,3 +125,28 @@ def _told(model: HubModel) -> Iterator[None]:
     except Exception as error:
         said = redact(str(error)).strip().splitlines()[:1] or [type(error).__name__]
         raise RetainError(f"{model.what}: {model.model} cannot be fetched: {said[0][:200]}") from None
+
+
+def ask_experts(
+    studies: Sequence[Study], config: Settings, expert: tuple[str, str] | None, in_style: str | None
+) -> Iterator[str]:
+    """Have a stronger model, (address, name), answer the training problems of the studies' public targets, then the base.
+
+    `in_style` is the address of a server with the base, or `here`. Yields a sentence for each target and style.
+    """
+    from retain_core.plan import base_reference
+    from retain_core.public.experts import ask_expert, ask_in_style, here, served
+    from retain_core.public.server import Server
+
+    folders = [(folder_of(config.home, *study.data.wanted(study.target)), study) for study in studies]
+    targets = dict(folders)
+    bases = {(folder, study.base_name()): study for folder, study in folders}
+    if expert:
+        for study in targets.values():
+            yield from ask_expert(config.home, study, served(Server(*expert, config.expert_key)))
+    if in_style:
+        for study in bases.values():
+            if study.base.lab() is not None:
+                raise InputError(f"{study.study}: a base of the lab has no words for {study.target}")
+            local = here(study, Path(base_reference(study).model)) if in_style == "here" else None
+            yield from ask_in_style(config.home, study, local or served(Server(in_style, study.base.model, config.expert_key)))

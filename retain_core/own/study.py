@@ -102,7 +102,7 @@ def _with_public(study: Study, own: Own) -> Own:
 
     home, data = settings().home, study.data
     folders = {name: folder_of(home, *data.wanted(name)) for name in study.public_names()}
-    sealed = {name: seal_public(name, folder, data.longest_answer) for name, folder in folders.items()}
+    sealed = {name: seal_public(name, folder, data.longest_answer, study.base_name()) for name, folder in folders.items()}
     target = sealed.pop(study.target, None)
     if target:
         imitated = {str(m.expert): m.label for m in study.methods if m.algorithm == "sft" and m.expert in STYLES}
