@@ -124,12 +124,26 @@ def pinned_lines(study: Study) -> list[str]:
     return [f"not pinned: {', '.join(loose)} (`retain prefetch --pin`)" if loose else "pinned: every model and data set"]
 
 
-def prefetch_lines(path: Path) -> Iterator[str]:
-    """Fetch what a study file names on the hub; a line for each thing as it comes."""
-    from retain_core.cross import load_studies
-    from retain_core.prefetch import prefetch
+def prefetch_lines(
+    path: Path, pinned: bool = False, experts: str | None = None, model: str | None = None, in_style: str | None = None
+) -> Iterator[str]:
+    """Fetch what a study file names on the hub; a line for each thing as it comes. `pinned` writes the commits first.
 
-    yield from prefetch(load_studies(path, fetched=False).studies, settings().home)
+    `experts` is the address of a server whose `model` answers the target's training problems, and `in_style` that of one
+    with the base, or `here`: it says those answers in its own words.
+    """
+    from retain_core.cross import load_studies
+    from retain_core.pin import pin
+    from retain_core.prefetch import ask_experts, prefetch
+
+    if (experts is None) != (model is None):
+        raise InputError("--experts URL and --expert-model NAME belong together")
+
+    if pinned:
+        yield from pin(path)
+    studies = load_studies(path, fetched=False).studies
+    yield from prefetch(studies, settings().home)
+    yield from ask_experts(studies, settings(), (experts, model) if experts and model else None, in_style)
 
 
 def status_text() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retain_core.disk import size_text
 from retain_core.errors import InputError, RetainError
@@ -16,6 +18,7 @@ from retain_core.public.fetch import fetch
 from retain_core.public.folder import folder_of
 from retain_core.public.language import fetch_tables
 from retain_core.redact import redact
+from retain_core.settings import Settings
 from retain_core.study import Study
 from retain_core.suite.benchmark import SuiteBenchmark
 
@@ -57,8 +60,7 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
     if not models and not benchmarks and not suite and not public:
         yield "nothing to fetch: no model and no data set of the hub is named"
         return
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise InputError("HF_HUB_OFFLINE is set, so nothing can be fetched; unset it for this command")
+    refuse_offline()
     total = 0
     for model in models:
         line, size = _fetch_model(model)
@@ -84,14 +86,26 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
     yield f"everything is here ({size_text(total)} of models): the study runs without a network from now on"
 
 
+def refuse_offline() -> None:
+    """Raises InputError where the hub must not be asked."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise InputError("HF_HUB_OFFLINE is set, so nothing can be fetched; unset it for this command")
+
+
+def model_info(model: HubModel) -> Any:
+    """What the hub says of a model. Raises InputError or RetainError."""
+    from huggingface_hub import HfApi
+
+    with _told(model):
+        return HfApi().model_info(model.model, revision=model.revision or "main", files_metadata=True, timeout=SECONDS)
+
+
 def _fetch_model(model: HubModel) -> tuple[str, int]:
     """Fetch one model. Returns a sentence about it, and its bytes."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import snapshot_download
 
-    revision = model.revision or "main"
-    try:
-        info = HfApi().model_info(model.model, revision=revision, files_metadata=True, timeout=SECONDS)
+    revision, info = model.revision or "main", model_info(model)
+    with _told(model):
         files = {one.rfilename: one.size or 0 for one in info.siblings or [] if is_wanted(one.rfilename)}
         if not any(name.endswith(".safetensors") for name in files):
             raise InputError(
@@ -100,6 +114,18 @@ def _fetch_model(model: HubModel) -> tuple[str, int]:
         folder = snapshot_download(
             model.model, revision=revision, allow_patterns=list(files), etag_timeout=SECONDS, max_workers=4
         )
+    size = sum(files.values())
+    return f"{model.what} {model.model}: {revision} is {info.sha}, {len(files)} files, {size_text(size)}, in {folder}", size
+
+
+@contextmanager
+def _told(model: HubModel) -> Iterator[None]:
+    """What the hub's client raises about a model, as one sentence: InputError, or RetainError where it cannot be reached."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    revision = model.revision or "main"
+    try:
+        yield
     except GatedRepoError:
         raise InputError(f"{model.what}: {model.model} is gated; accept its terms on the hub and set HF_TOKEN") from None
     except RevisionNotFoundError:
@@ -111,5 +137,28 @@ def _fetch_model(model: HubModel) -> tuple[str, int]:
     except Exception as error:
         said = redact(str(error)).strip().splitlines()[:1] or [type(error).__name__]
         raise RetainError(f"{model.what}: {model.model} cannot be fetched: {said[0][:200]}") from None
-    size = sum(files.values())
-    return f"{model.what} {model.model}: {revision} is {info.sha}, {len(files)} files, {size_text(size)}, in {folder}", size
+
+
+def ask_experts(
+    studies: Sequence[Study], config: Settings, expert: tuple[str, str] | None, in_style: str | None
+) -> Iterator[str]:
+    """Have a stronger model, (address, name), answer the training problems of the studies' public targets, then the base.
+
+    `in_style` is the address of a server with the base, or `here`. Yields a sentence for each target and style.
+    """
+    from retain_core.plan import base_reference
+    from retain_core.public.experts import ask_expert, ask_in_style, here, served
+    from retain_core.public.server import Server
+
+    folders = [(folder_of(config.home, *study.data.wanted(study.target)), study) for study in studies]
+    targets = dict(folders)
+    bases = {(folder, study.base_name()): study for folder, study in folders}
+    if expert:
+        for study in targets.values():
+            yield from ask_expert(config.home, study, served(Server(*expert, config.expert_key)))
+    if in_style:
+        for study in bases.values():
+            if study.base.lab() is not None:
+                raise InputError(f"{study.study}: a base of the lab has no words for {study.target}")
+            local = here(study, Path(base_reference(study).model)) if in_style == "here" else None
+            yield from ask_in_style(config.home, study, local or served(Server(in_style, study.base.model, config.expert_key)))

@@ -514,6 +514,10 @@ class Study(_Model):
         named = [self.target] if self.target_files is None else []
         return [n for n in [*named, *(r.benchmark for r in self.retention if r.yaml is None)] if n in PUBLIC]
 
+    def base_name(self) -> str:
+        """A short name for what the study says of its base."""
+        return digest(self.base.model_dump(mode="json"), 8)
+
     def unpinned(self) -> list[str]:
         """What of the hub is named without the commit that is meant, in words."""
         models = [("base", self.base.model, self.base.revision)] if self.base.lab() is None else []

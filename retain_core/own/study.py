@@ -117,7 +117,11 @@ def _with_public(study: Study, own: Own) -> Own:
         for name, folder in folders.items()
         if PUBLIC[name].judged
     }
-    sealed = {name: seal_public(name, folder, data.longest_answer) for name, folder in folders.items() if name not in judged}
+    sealed = {
+        name: seal_public(name, folder, data.longest_answer, study.base_name())
+        for name, folder in folders.items()
+        if name not in judged
+    }
     target = sealed.pop(study.target, None)
     if target:
         imitated = {str(m.expert): m.label for m in study.methods if m.algorithm == "sft" and m.expert in STYLES}

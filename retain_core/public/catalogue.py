@@ -1,7 +1,7 @@
 """The public data sets by name: where each lies on the hub, its size, who checks its answers, what differs from the paper.
 
-Sizes and prompt shapes are those of "Retaining by Doing" (arXiv 2510.18874) as far as they are known; docs/method.md
-has the deviations as a table.
+Sizes and prompt shapes are those of "Retaining by Doing" (arXiv 2510.18874) as far as they are known; docs/public.md
+says more of them.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ PUBLIC: dict[str, PublicData] = {
             train=13_000, items=1_972, rest=True,
             deviations=(
                 "the 25 published checks are mapped onto the instruction classes of lm-eval, which differ in details "
-                "(docs/method.md)",
+                "(docs/public.md)",
                 "held out is all that is not trained on: 1,973 of 14,973 rows before any is left out (published: 1,972)",
                 _SPLIT,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,9 +57,11 @@ def commit_of(data: PublicData, revision: str | None) -> str:
 
 
 def _rows(data: PublicData, commit: str) -> list[Row]:
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         found = load_dataset(data.hub, data.config, split=data.split, revision=commit, **data.loading)
         return list(found.to_list())

@@ -4,8 +4,7 @@ Owns RETAIN_HOME/public/<name>/<revision>-<sizes>/:
 train.jsonl       training problems, where the data set is trained on
 items.jsonl       held-out items
 counts.json       where the rows came from, how many there were, and how many of them are which; what was left out and why
-off_style.jsonl   answers of a stronger model to the training problems, right ones only (`retain_core.public.experts`)
-in_style.jsonl    the same answers in the base's words, right ones only
+off_style.jsonl, in_style-<base>.jsonl, asked_*.jsonl   answers of a stronger model (`retain_core.public.experts`)
 <revision> is the one that the study pins, or `main`; <sizes> is a hash of the sizes that it asks for.
 """
 
@@ -35,8 +34,13 @@ def folder_of(home: Path, name: str, revision: str | None, sizes: PublicSizes | 
     return home.absolute() / "public" / name / f"{(revision or 'main').replace('/', '_')}-{asked}"
 
 
+def style_name(style: str, base: str) -> str:
+    """A style as files are called: what a base rewrote is of that base."""
+    return style if style == "off_style" else f"{style}-{base}"
+
+
 def answers_file(folder: Path, style: str) -> Path:
-    """The file of an expert's answers in one style; it need not exist."""
+    """The file of an expert's answers in one style, as `style_name` calls it; it need not exist."""
     return folder / f"{style}.jsonl"
 
 
@@ -88,7 +92,7 @@ def read_counts(folder: Path) -> dict[str, Any]:
 
 
 def counts_lines(counts: Mapping[str, Any]) -> list[str]:
-    """What became of the rows of a data set, in words; a second sentence where a stronger model was asked."""
+    """What became of the rows of a data set, in words; a further sentence for each model that was asked."""
     train, published = counts["train"], counts["published"]
     taken = (f"{train:,} training prompts and " if train else "") + f"{counts['items']:,} items"
     text = f"{counts['name']}: {taken} of {counts['rows']:,} rows of {counts['hub']}"
@@ -98,7 +102,15 @@ def counts_lines(counts: Mapping[str, Any]) -> list[str]:
     more += [f"{rows:,} left out because {reason}" for reason, rows in counts["left_out"].items()]
     if (published["train"], published["items"]) != (train, counts["items"]):
         more.append(f"the published study: {' and '.join(f'{n:,}' for n in published.values() if n)}")
-    return [f"{text}; {'; '.join(more)}"]
+    asked = counts.get("experts") or {}
+    return [f"{text}; {'; '.join(more)}", *(experts_line(counts["name"], style, told) for style, told in asked.items())]
+
+
+def experts_line(target: str, style: str, counts: Mapping[str, Any]) -> str:
+    """What became of the answers of a model, in words."""
+    what = "answers of" if style == "off_style" else "of them in the words of"
+    others = [f"{counts[outcome]:,} {outcome}" for outcome in ("wrong", "cut", "refused")]
+    return f"{target}: {counts['asked']:,} {what} {counts['model']}: {counts['right']:,} right and kept, {', '.join(others)}"
 
 
 def read_rows_of(folder: Path, file: str) -> list[Row]:

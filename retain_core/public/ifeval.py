@@ -1,6 +1,6 @@
 """One verifiable instruction a prompt: the 25 functions of RLVR-IFeval, checked by lm-eval's instruction classes.
 
-An answer is right when the row's function says so; what a class cannot decide, or fails on, is wrong. docs/method.md lists
+An answer is right when the row's function says so; what a class cannot decide, or fails on, is wrong. docs/public.md lists
 where the classes differ from the published functions.
 """
 

@@ -20,7 +20,7 @@ def check_language() -> None:
     """Raises InputError with one sentence where a package or the sentence tables are missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"rlvr_ifeval needs {' and '.join(missing)}, which is not installed; `pip install 'lm-eval[ifeval]'`")
+        raise InputError(f"rlvr_ifeval needs {', '.join(missing)}, not installed here; `pip install 'lm-eval[ifeval]'`")
     if not has_tables():
         raise InputError(
             f"rlvr_ifeval needs nltk's sentence tables ({TABLES}), which are not there; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from retain_core.arms import computed_by
 from retain_core.canonical import digest
@@ -10,15 +11,15 @@ from retain_core.errors import InputError
 from retain_core.own.files import Code, Source, seal
 from retain_core.own.target import OwnTarget
 from retain_core.public.catalogue import LONGEST_ANSWER, PUBLIC, PublicData
-from retain_core.public.folder import ITEMS, STYLES, TRAIN, answers_file, refuse_missing
+from retain_core.public.folder import ITEMS, STYLES, TRAIN, answers_file, refuse_missing, style_name
 from retain_core.public.language import check_language
 
 VERIFIERS_VERSION = 1
 """Raised when an equal answer would be judged otherwise: keys are made of it, so that edits of words change no key."""
 
 
-def seal_public(name: str, folder: Path, longest_answer: int | None = None) -> OwnTarget:
-    """A public data set with the content that its files have now.
+def seal_public(name: str, folder: Path, longest_answer: int | None = None, base: str = "") -> OwnTarget:
+    """A public data set with the content that its files have now; `base` is whose words the in-style answers are in.
 
     Raises InputError with one sentence where it was not fetched, or where its verifier lacks language data.
     """
@@ -26,7 +27,8 @@ def seal_public(name: str, folder: Path, longest_answer: int | None = None) -> O
     refuse_missing(folder, name)
     if data.family == "ifeval":
         check_language()
-    answers = {style: seal([answers_file(folder, style)]) for style in STYLES if answers_file(folder, style).is_file()}
+    files = {style: answers_file(folder, style_name(style, base)) for style in STYLES}
+    answers = {style: seal([file]) for style, file in files.items() if file.is_file()}
     return OwnTarget(
         train=seal([folder / TRAIN]) if data.train else None, items=seal([folder / ITEMS]), retention=None,
         verifier=_code(data, "right"), lenient=_audit(data, "lenient"), parsed=_audit(data, "parsed"),
@@ -39,11 +41,17 @@ def refuse_without_expert(target: OwnTarget, styles: dict[str, str]) -> None:
     """Raises InputError where a method imitates answers that were not fetched; `styles` is style -> method."""
     for style, label in styles.items():
         if style not in target.experts:
-            more = "" if style == "off_style" else ", which also has the base say them in its own words with `--in-style`"
+            whose = "" if style == "off_style" else " in the base's own words"
+            more = "" if style == "off_style" else " --in-style here"
             raise InputError(
-                f"{label} imitates the answers of a stronger model to {target.public}, which are not there; fetch them with "
-                f"`retain prefetch STUDY.yaml --experts URL --expert-model NAME`{more}"
+                f"{label} imitates the answers of a stronger model to {target.public}{whose}, which are not there; fetch them "
+                f"with `retain prefetch STUDY.yaml --experts URL --expert-model NAME{more}`"
             )
+
+
+def verifier_of(name: str) -> Any:
+    """The verifier of a public data set, loaded. Raises RetainError."""
+    return _code(PUBLIC[name], "right").load()
 
 
 def _audit(data: PublicData, function: str) -> Code | None:

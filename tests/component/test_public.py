@@ -10,7 +10,7 @@ import pytest
 
 from retain_core import settings as settings_module
 from retain_core.commands import plan_text
-from retain_core.public.folder import folder_of, write_public
+from retain_core.public.folder import answers_file, folder_of, style_name, write_public
 from retain_core.study_file import read_study
 from tests.conftest import ROOT, environment, run_plain, settings_at
 from tests.language import sentence_tables
@@ -58,7 +58,7 @@ def home(tmp_path_factory):
         prompts = [json.loads(line)["prompt"] for line in (where / "train.jsonl").read_text().splitlines()]
         for style, answer in (("off_style", "The answer is: B"), ("in_style", "B. The answer is: B")):
             rows = [json.dumps({"prompt": prompt, "answer": answer}) + "\n" for prompt in prompts[:40]]
-            (where / f"{style}.jsonl").write_text("".join(rows))
+            answers_file(where, style_name(style, study.base_name())).write_text("".join(rows))
         command = [sys.executable, "-m", "tests.component.test_public", str(folder / "study.yaml"), str(folder / "home")]
         done = subprocess.run(command, cwd=ROOT, env=environment(folder / "home"), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -97,9 +97,15 @@ def test_the_plan_says_what_became_of_the_rows_and_that_nothing_is_pinned(home, 
     assert "not pinned: data mmlu_cot, data countdown_cot, data math_cot, data rlvr_ifeval (`retain prefetch --pin`)" in text
 
 
+def test_the_page_says_it_too(home):
+    page = (home / "home" / "reports" / "public" / "index.html").read_text()
+    assert "no: data mmlu_cot, data countdown_cot, data math_cot, data rlvr_ifeval may be another commit tomorrow" in page
+    assert "12 training prompts and 6 items of 100 rows of Jiayi-Pan/Countdown-Tasks-3to4" in page
+
+
 def test_other_answers_of_an_expert_make_only_those_arms_stale_that_imitate_them(home, monkeypatch):
     monkeypatch.setattr("retain_core.commands.settings", lambda: settings_at(home / "home"))
-    (file,) = (home / "home" / "public" / "mmlu_cot").glob("*/in_style.jsonl")
+    (file,) = (home / "home" / "public" / "mmlu_cot").glob("*/in_style-*.jsonl")
     before = file.read_text()
     file.write_text(before + "\n" + before.splitlines()[0].replace("What", "Now, what"))
     assert "3 arms: 2 cached, 1 to do" in plan_text(home / "study.yaml")

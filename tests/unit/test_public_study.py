@@ -143,7 +143,7 @@ def test_a_revision_and_a_size_have_a_folder_of_their_own(tmp_path):
             {"methods": ["sft"]},
             "sft imitates the answers of a stronger model to countdown_cot, which are not there; fetch them",
         ),
-        ({"methods": ["sft_in_style"]}, "which also has the base say them in its own words with `--in-style`"),
+        ({"methods": ["sft_in_style"]}, "--expert-model NAME --in-style here`"),
     ],
 )
 def test_what_a_study_cannot_say_of_public_data_is_one_sentence(tmp_path, home, change, words):
