@@ -20,6 +20,7 @@ from retain_core.lab.vocabulary import CHAT_TEMPLATE
 from retain_core.own.files import Code
 from retain_core.own.target import OwnTarget
 from retain_core.store import key_of
+from retain_core.training.size import TrainingSize
 
 LAB_TEMPLATE = digest(CHAT_TEMPLATE, 16)
 TRAINING_VERSION = 1
@@ -90,6 +91,8 @@ class ArmSpec(BaseModel):
     """What builds the trainer of algorithm `custom`."""
     generation: Generation = TRANSFORMERS
     """The backend that its checkpoints are asked through."""
+    size: TrainingSize = TrainingSize()
+    """How its training is fitted to the machine."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -142,7 +145,8 @@ class ArmSpec(BaseModel):
             "learning_rate": self.learning_rate, "seed": self.seed, "updates": self.updates,
             "sequences_per_update": self.sequences_per_update, "steps": list(self.steps),
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
-            **({"then": list(self.then)} if self.then else {}), **templated(self.base.chat_template),
+            **({"then": list(self.then)} if self.then else {}),
+            **({"size": self.size.inputs()} if self.size.inputs() else {}), **templated(self.base.chat_template),
         }  # fmt: skip
 
     @property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from retain_core.errors import RetainError
 from retain_core.own.files import Code
+from retain_core.training.size import TrainingSize
 
 if TYPE_CHECKING:
     from retain_core.arms import ArmSpec
@@ -38,6 +39,8 @@ class Common(TypedDict):
     """Float32 on the CPU; False: a GPU is at hand, train in bfloat16."""
     optimizer: str
     """`adam` or `sgd`."""
+    size: TrainingSize
+    """Precision, micro-batches and what else the study says of the machine (`training:`)."""
 
 
 class Builder(Protocol):

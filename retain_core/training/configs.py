@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from retain_core.training.size import WHOLE, TrainingSize
+
 LOG_POINTS = 25
 """Points of a training curve."""
 NO_CLIP = 1e9
@@ -16,27 +18,39 @@ NO_CLIP = 1e9
 
 
 def _common(
-    out: Path, learning_rate: float, seed: int, updates: int, batch: int, precise: bool, optimizer: str = "adam"
+    out: Path,
+    learning_rate: float,
+    seed: int,
+    updates: int,
+    batch: int,
+    precise: bool,
+    optimizer: str = "adam",
+    size: TrainingSize = WHOLE,
+    parts: int = 1,
 ) -> dict[str, Any]:
+    """`parts`: micro-batches that the trainer itself makes of a batch; those of the SFT family are `ImitationTrainer`'s."""
+    # The fused kernel needs no memory of its own beside the moments; on the CPU the plain loop is what the lab is made with.
+    adam = "adamw_torch" if precise else "adamw_torch_fused"
     return {
         "output_dir": str(out),
         "learning_rate": learning_rate,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
-        "optim": {"adam": "adamw_torch", "sgd": "sgd"}[optimizer],
+        "optim": {"adam": adam, "sgd": "sgd"}[optimizer],
         "adam_beta1": 0.9,
         "adam_beta2": 0.95,
         "adam_epsilon": 1e-8,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "max_steps": updates,
-        "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": 1,
+        "per_device_train_batch_size": batch // parts,
+        "gradient_accumulation_steps": parts,
         "seed": seed,
         "data_seed": seed,
-        "bf16": not precise,
+        "bf16": size.bf16(precise),
         "fp16": False,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": size.activation_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if size.activation_checkpointing else None,
         "use_cpu": precise,
         "model_init_kwargs": {"dtype": "float32"},
         "dataloader_num_workers": 0,
@@ -68,7 +82,8 @@ def preference_config(dials: dict[str, Any], **common: Any) -> Any:
     from trl import DPOConfig
 
     return DPOConfig(
-        **_common(**common), loss_type=["sigmoid"], loss_weights=None, beta=dials["beta"], label_smoothing=0.0,
+        **_common(**common, parts=_parts(common)), loss_type=["sigmoid"], loss_weights=None, beta=dials["beta"],
+        label_smoothing=0.0,
         use_weighting=False, ld_alpha=None, f_divergence_type="reverse_kl", precompute_ref_log_probs=False,
         sync_ref_model=False, disable_dropout=False, padding_free=False, max_length=None,
     )  # fmt: skip
@@ -82,11 +97,16 @@ def grpo_config(dials: dict[str, Any], max_new_tokens: int, *, epochs: int = 1, 
     """
     from trl import GRPOConfig
 
+    parts = _parts(common)
     return GRPOConfig(
-        **_common(**common), loss_type={"sequence": "grpo", "constant": "dr_grpo"}[dials["normaliser"]],
-        scale_rewards="none", beta=0.0, num_iterations=epochs, steps_per_generation=slices,
+        **_common(**common, parts=parts), loss_type={"sequence": "grpo", "constant": "dr_grpo"}[dials["normaliser"]],
+        scale_rewards="none", beta=0.0, num_iterations=epochs, steps_per_generation=slices * parts,
         epsilon=NO_CLIP if dials["clip"] is None else dials["clip"], epsilon_high=None, delta=None,
         importance_sampling_level="token", num_generations=dials["group_size"], max_completion_length=max_new_tokens,
         temperature=dials["temperature"], top_k=0, top_p=1.0, mask_truncated_completions=dials["mask_truncated"],
         sync_ref_model=False, disable_dropout=False, use_vllm=False, log_completions=False, shuffle_dataset=False,
     )  # fmt: skip
+
+
+def _parts(common: dict[str, Any]) -> int:
+    return int(common.get("size", WHOLE).parts(common["batch"]))

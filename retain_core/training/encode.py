@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that carries no loss."""
 STYLE_ROWS, STYLE_BATCH = 512, 128
+LOGITS_AT_ONCE = 2**29
+"""Most logits (rows x tokens x vocabulary) that are held at once: 2 GiB in fp32."""
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -67,10 +69,13 @@ def loss_per_token(model: PreTrainedModel, rows: list[dict[str, list[int]]], pad
     import torch
 
     was_training, total, count = model.training, 0.0, 0
+    chosen = rows[:STYLE_ROWS]
+    longest = max(len(row["input_ids"]) for row in chosen)
+    batch = max(1, min(STYLE_BATCH, LOGITS_AT_ONCE // (longest * model.config.get_text_config().vocab_size)))
     model.eval()
-    with torch.no_grad():
-        for start in range(0, min(len(rows), STYLE_ROWS), STYLE_BATCH):
-            ids, labels, mask = padded(rows[start : start + STYLE_BATCH], pad)
+    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=model.device.type == "cuda"):
+        for start in range(0, len(chosen), batch):
+            ids, labels, mask = padded(chosen[start : start + batch], pad)
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, :-1].float()
             wanted = labels[:, 1:].to(logits.device)
             losses = torch.nn.functional.cross_entropy(

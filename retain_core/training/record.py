@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,8 +58,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Updates of the stages before this one."""
         self.curve: list[dict[str, Any]] = []
         self.distances: dict[int, tuple[float, float | None]] = {}
-        self._start = _flat(model)
-        self._last = self._start.clone() if self._start.numel() <= self.MEASURABLE else None
+        weights = plain_weights(model)
+        small = sum(weight.numel() for weight in weights.values()) <= self.MEASURABLE
+        self._start = _flat(model) if small else None
+        self._aside = {} if small else {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+        """Where a large model began, in the machine's own memory: the accelerator's is for the training."""
+        self._last = None if self._start is None else self._start.clone()
         self._path = 0.0
 
     def resume_state(self) -> dict[str, Any]:
@@ -76,14 +81,23 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         due = step in self.steps
         if self._last is None and not due:
             return
-        now = _flat(model)
         if self._last is not None:
+            now = _flat(model)
             self._path += float((now - self._last).norm())
             self._last = now
         if due:
-            path = self._path if self._last is not None else None
-            self.distances[step] = (float((now - self._start).norm()), path)
+            self.distances[step] = self._distance(model), None if self._last is None else self._path
             self._save(model, kwargs["processing_class"], step)
+
+    def _distance(self, model: torch.nn.Module) -> float:
+        if self._start is not None:
+            return float((_flat(model) - self._start).norm())
+        with torch.no_grad():
+            gaps = (
+                (weight.float() - self._aside[name].to(weight.device).float()).norm()
+                for name, weight in plain_weights(model).items()
+            )
+            return math.sqrt(sum(float(gap) ** 2 for gap in gaps))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         """Every logged number becomes a point of the curve."""

@@ -100,7 +100,7 @@ def prepare(spec: ArmSpec, base: Path, out: Path, traces: Artifact | None = None
     common: Any = {
         "out": out / "trainer", "learning_rate": spec.learning_rate, "seed": spec.seed, "updates": spec.updates,
         "batch": spec.sequences_per_update, "precise": not torch.cuda.is_available(),
-        "optimizer": spec.config["optimizer"],
+        "optimizer": spec.config["optimizer"], "size": spec.size,
     }  # fmt: skip
     if spec.trainer is not None:
         return build_trainer(spec.trainer, spec, base, tokenizer, target, common)

@@ -16,8 +16,9 @@ from retain_core.errors import RetainError
 from retain_core.training import configs
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_exchanges
-from retain_core.training.frozen import FrozenBase
+from retain_core.training.frozen import FrozenBase, labelled
 from retain_core.training.kl import Estimator, kl_on_text
+from retain_core.training.size import TrainingSize, compile_layers
 from retain_core.training.stream import Stream
 from retain_core.training.target import Exchange, Target
 
@@ -42,6 +43,7 @@ class Extras:
     retention: Stream[Row] | None
     """Where the penalty is taken; None: on the target's text of the batch."""
     seed: int
+    size: TrainingSize
 
 
 class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
@@ -50,6 +52,9 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
     The loss is summed over the answer tokens of the sequences that carry gradient, a random `useful_share` of each
     batch, and divided by those of all: leaving some out makes the update smaller, as samples without advantage do in
     RL. `kl` times `kl_penalty` against the base is added; it sees every sequence.
+
+    Where the size says so, the rows of a batch go through the model in micro-batches, those of like length together. Each
+    part is divided by what the whole batch is divided by, so the update is the same but for rounding.
     """
 
     def __init__(self, *args: Any, extras: Extras, **kwargs: Any) -> None:
@@ -60,6 +65,8 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
         self._collate: Any = self.data_collator
         self.data_collator: Any = list
         self._masked = random.Random(f"useful {extras.seed}")
+        if extras.size.compile:
+            compile_layers(self.model)
 
     def resume_state(self) -> dict[str, Any]:
         """What the method knows beside what every trainer does."""
@@ -94,16 +101,37 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
     def _batch(self, target: list[Row]) -> tuple[dict[str, Any], int]:
         extras = self.extras
         rows = target + list(islice(extras.replay, extras.replayed))
-        batch: dict[str, Any] = self._collate(rows)
-        counted = int((batch["labels"] != IGNORED).sum())
+        counted = labelled(rows)
+        along: list[Row] = []
         if extras.base is not None:
             along = target if extras.retention is None else list(islice(extras.retention, len(rows)))
-            batch["penalised"] = self._collate(along)
         useful = max(1, round(extras.useful_share * len(rows)))
         if useful < len(rows):
-            batch["labels"][self._masked.sample(range(len(rows)), len(rows) - useful)] = IGNORED
-        self.tokens_trained += int((batch["labels"] != IGNORED).sum())
-        return batch, counted
+            for place in self._masked.sample(range(len(rows)), len(rows) - useful):
+                rows[place] = {**rows[place], "labels": [IGNORED] * len(rows[place]["labels"])}
+        self.tokens_trained += labelled(rows)
+        micro = extras.size.micro_batch or len(rows)
+        if micro >= len(rows):
+            return self._part(rows, along, 1.0), counted
+        rows, along = _by_length(rows), _by_length(along)
+        starts = range(0, len(rows), micro)
+        parts = [(rows[start : start + micro], along[start : start + micro]) for start in starts]
+        return {"parts": [self._part(some, text, len(text) / len(along) if text else 0.0) for some, text in parts]}, counted
+
+    def _part(self, rows: list[Row], along: list[Row], share: float) -> dict[str, Any]:
+        """Rows that go through the model together, and the text of their penalty with its share of the batch's."""
+        part: dict[str, Any] = self._collate(rows)
+        return part | ({"penalised": {**self._collate(along), "share": share}} if along else {})
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """The gradient of a batch, part by part where it has parts; returns its loss."""
+        parts = inputs.get("parts", [inputs])
+        losses = [super(ImitationTrainer, self).training_step(model, part, num_items_in_batch) for part in parts]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """What transformers counts for its own record, over all parts."""
+        return sum(int(super(ImitationTrainer, self).floating_point_ops(part)) for part in inputs.get("parts", [inputs]))
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """TRL's loss of the text, plus the penalty where there is one (logged as `kl`)."""
@@ -115,7 +143,7 @@ class ImitationTrainer(SFTTrainer):  # type: ignore[misc]
             model, self.extras.base, text["input_ids"], text["attention_mask"], text["labels"], self.extras.estimator
         )
         self._metrics["train"]["kl"].append(penalty.item())
-        return loss + self.extras.kl * penalty
+        return loss + self.extras.kl * text["share"] * penalty
 
 
 def extras(spec: ArmSpec, base: FrozenBase, tokenizer: Any, target: Target) -> Extras:
@@ -134,7 +162,7 @@ def extras(spec: ArmSpec, base: FrozenBase, tokenizer: Any, target: Target) -> E
         retention = Stream(base.on_retention(target, seed, spec.updates * size))
     return Extras(
         replayed, Stream(replay), dials["useful_share"], dials["kl"], dials["kl_estimator"],
-        base.model if dials["kl"] else None, retention, seed,
+        base.model if dials["kl"] else None, retention, seed, spec.size,
     )  # fmt: skip
 
 
@@ -145,6 +173,11 @@ def settings(spec: ArmSpec, base: Any, tokenizer: Any, added: Extras, common: di
         "model": str(base), "args": configs.sft_config(spec.config["loss"], order, **sized),
         "processing_class": tokenizer, "peft_config": adapters(spec.config), "extras": added,
     }  # fmt: skip
+
+
+def _by_length(rows: list[Row]) -> list[Row]:
+    """The longest first: what does not fit fails at the first update, and a part has little padding."""
+    return sorted(rows, key=lambda row: -len(row["input_ids"]))
 
 
 def _encoded(tokenizer: Any, exchanges: Iterator[Exchange]) -> Iterator[Row]:

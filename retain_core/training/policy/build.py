@@ -41,7 +41,7 @@ def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: Target, co
     settings: dict[str, Any] = {
         "model": str(base), "args": configs.grpo_config(dials, target.longest_answer, epochs=epochs, slices=slices, **common),
         "processing_class": tokenizer, "reward_funcs": reward, "retention": retention,
-        "base": frozen, "peft_config": adapters(dials),
+        "base": frozen, "peft_config": adapters(dials), "size": spec.size,
         "train_dataset": Dataset.from_list([{"prompt": user_turn(p.prompt)} for p in problems]),
     }  # fmt: skip
     if dials["algorithm"] == "ppo":

@@ -83,16 +83,24 @@ class PPOTrainer(PolicyTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss = super()._compute_loss(model, inputs)
-        counted = inputs["completion_mask"]
-        squared = (self._values(inputs) - inputs["returns"]) ** 2 * counted
-        value_loss = squared.sum() / counted.sum().clamp(min=1)
-        self._critic_optimizer.zero_grad()
-        value_loss.backward()
+        counted, parts = inputs["completion_mask"], self.current_gradient_accumulation_steps
+        squared = ((self._values(inputs) - inputs["returns"]) ** 2 * counted).sum()
+        tokens = counted.sum().clamp(min=1)
+        if self._step % parts == 0:
+            self._critic_optimizer.zero_grad()
+            self._tokens_valued = 0
+        self._tokens_valued += int(tokens)
+        (squared / (tokens if parts == 1 else 1)).backward()
+        self._metrics["train"]["value_loss"].append((squared / tokens).item())
+        if (self._step + 1) % parts:
+            return loss  # the other micro-batches of this update come first
+        if parts > 1:
+            for weight in self.critic.parameters():
+                weight.grad /= self._tokens_valued
         norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
         if not torch.isfinite(norm):
             return loss * norm  # not finite either, so the training ends here
         self._critic_optimizer.step()
-        self._metrics["train"]["value_loss"].append(value_loss.item())
         return loss
 
     def _values(self, inputs: dict[str, Any]) -> torch.Tensor:

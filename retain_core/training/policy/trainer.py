@@ -10,6 +10,8 @@ from trl import GRPOTrainer
 from retain_core.training.encode import padded
 from retain_core.training.kl import kl_on_text, kl_penalty
 from retain_core.training.policy.advantages import group_advantages
+from retain_core.training.policy.sampler import refresh, sampling_copy
+from retain_core.training.size import WHOLE, TrainingSize, compile_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,10 +30,15 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         dials: dict[str, Any],
         base: PreTrainedModel | None,
         retention: list[dict[str, list[int]]] | None,
+        size: TrainingSize = WHOLE,
         **kwargs: Any,
     ) -> None:
         """`base` is None where `kl` is 0; `retention` holds `sequences_per_update` rows for every update."""
         super().__init__(*args, **kwargs)
+        alone = self.accelerator.num_processes == 1
+        self._sampler = sampling_copy(self.model) if self.args.bf16 and alone and not self.use_vllm else None
+        if size.compile:
+            compile_layers(self.model)
         self.dials = dials
         self.base = base
         self._retention = retention
@@ -45,6 +52,16 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         """Go on from what `resume_state` gave."""
         self.tokens_trained = state["tokens_trained"]
         self.reward_funcs[0].resume_from(state["reward"])
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        if self._sampler is None:
+            return super()._generate_single_turn(*args, **kwargs)
+        refresh(self._sampler, self.model)
+        policy, self.model_wrapped = self.model_wrapped, self._sampler
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        finally:
+            self.model_wrapped = policy
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
@@ -63,7 +80,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         loss: torch.Tensor = super()._compute_loss(model, inputs)
         if (penalty := self._penalty(model, inputs)) is not None:
             self._metrics["train"]["kl"].append(penalty.item())
-            loss = loss + self.dials["kl"] * penalty
+            loss = loss + self.dials["kl"] * penalty / self.current_gradient_accumulation_steps
         return loss
 
     def _penalty(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor | None:
@@ -71,7 +88,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.base is None:
             return None
         if self._retention is not None:
-            start = self.state.global_step * self.args.train_batch_size
+            start = self._step * self.args.train_batch_size  # TRL counts micro-batches
             rows = self._retention[start : start + self.args.train_batch_size]
             ids, labels, mask = (t.to(self.accelerator.device) for t in padded(rows, self.processing_class.pad_token_id))
             with self.accelerator.autocast():

@@ -1,0 +1,60 @@
+"""How a training is fitted to a machine: precision, micro-batches, what is recomputed, what is compiled.
+
+Nothing here is a property of a method. In exact arithmetic the weights are those of the plain training; in floating point
+they differ in the last bits, so whatever differs from the default is part of an arm's key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from retain_core.errors import InputError
+
+
+class TrainingSize(BaseModel):
+    """The dials; the default is what the lab trains with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="precision of the matrix products; auto: bf16 on a GPU, fp32 on the CPU. Weights are fp32 always"
+    )
+    micro_batch: int | None = Field(
+        None, ge=1, description="sequences that are held in memory at once; null: the whole batch of an update"
+    )
+    activation_checkpointing: bool = Field(False, description="recompute each layer in the backward pass: memory for time")
+    compile: bool = Field(False, description="compile each layer before training (minutes at the start, faster after)")
+
+    def bf16(self, precise: bool) -> bool:
+        """Whether matrix products are taken in bf16; `precise` where there is no GPU."""
+        return self.dtype == "bf16" or (self.dtype == "auto" and not precise)
+
+    def parts(self, batch: int) -> int:
+        """Micro-batches of a batch whose parts must be of equal size. Raises InputError when they cannot be."""
+        if self.micro_batch is None or self.micro_batch >= batch:
+            return 1
+        if batch % self.micro_batch:
+            raise InputError(f"micro_batch {self.micro_batch} does not divide a batch of {batch}; choose one that does")
+        return batch // self.micro_batch
+
+    def inputs(self) -> dict[str, Any]:
+        """What keys are made of: the dials that are not at their default."""
+        return self.model_dump(exclude_defaults=True)
+
+
+WHOLE = TrainingSize()
+"""The default."""
+
+
+def compile_layers(model: Any) -> None:
+    """Compile each decoder layer of a model where it stands: one compilation serves all, for they are alike.
+
+    Names of the weights stay. Where activations are recomputed, a compiled layer is what is run again.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile()
