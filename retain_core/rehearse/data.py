@@ -15,7 +15,7 @@ from retain_core.public.catalogue import PUBLIC
 from retain_core.public.convert import PublicSizes
 from retain_core.public.folder import ITEMS as ITEMS_FILE
 from retain_core.public.folder import TRAIN as TRAIN_FILE
-from retain_core.public.folder import answers_file, folder_of, read_counts, read_rows_of, write_public
+from retain_core.public.folder import answers_file, folder_of, read_counts, read_rows_of, style_name, write_public
 from retain_core.rehearse.rows import MADE, RawRow, golds
 from retain_core.rehearse.shrink import ITEMS, TRAIN
 from retain_core.rehearse.suite_rows import SUITE
@@ -66,7 +66,7 @@ def write_data(small: Study, home: Path, folder: Path, given: Path | None) -> li
         checked = check_golds(name, _converted(place))
         lines.append(f"{said} -> {counts['train']} to train on, {counts['items']} held out; {checked}")
         if name == small.target:
-            _write_experts(name, place)
+            _write_experts(name, place, small.base_name())
     return lines
 
 
@@ -131,12 +131,12 @@ def _converted(place: Path) -> list[RawRow]:
     return [row for file in (TRAIN_FILE, ITEMS_FILE) if (place / file).is_file() for row in read_rows_of(place, file)]
 
 
-def _write_experts(name: str, place: Path) -> None:
+def _write_experts(name: str, place: Path, base: str) -> None:
     """An expert's answers in both styles: the right one, and the right one in other words."""
     rows = [(row["prompt"], said[0]) for row in read_rows_of(place, TRAIN_FILE) if (said := _golds(name, row))]
     for style, words in (("off_style", "{}"), ("in_style", "{}\n")):
         lines = [json.dumps({"prompt": prompt, "answer": words.format(answer)}) for prompt, answer in rows]
-        answers_file(place, style).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        answers_file(place, style_name(style, base)).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _read(path: Path) -> list[RawRow]:

@@ -100,7 +100,7 @@ def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Sa
         make_tables(folder / "nltk_data", SENTENCES)
     workers.warm_up(1)
     small, lines = shrunk(study)
-    small = data.sized(small)
+    small = with_judge(_with_models(data.sized(small), folder), folder)
     say(f"REHEARSAL of {study.study}: no number of it means anything")
     if made:
         say("  nltk's sentence tables: made here from a few sentences, for the machine has none")
@@ -110,7 +110,6 @@ def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Sa
     texts, taught = [*texts, *data.texts(small, home)], [*taught, *data.taught(small, home)]
     for line in build_models([*_wanted(study, folder, texts, taught), *wanted_judge(study, folder, texts, taught)], folder):
         say(f"  {line}")
-    small = with_judge(_with_models(small, folder), folder)
     small = small.model_copy(update={"own": seal_study(small, beside)})
     small, lines = data.with_suite(small, folder)
     for line in [*lines, *check_judge(small)]:
