@@ -37,7 +37,8 @@ def sample_ids(
 ) -> list[list[int]]:
     """One sampled answer a prompt as token ids, the stop token last unless the answer was cut.
 
-    No truncation of the distribution. Draws from torch's global random stream; the model's training
+    No truncation of the distribution, and none of what a model's own generation_config.json asks for (Qwen2.5 ships with a
+    repetition penalty). Draws from torch's global random stream; the model's training
     mode is left as it was found.
     """
     import torch
@@ -52,8 +53,8 @@ def sample_ids(
                 {"input_ids": encoded[start : start + SAMPLING_BATCH]}, padding_side="left", return_tensors="pt"
             ).to(model.device)
             generated: Any = model.generate(
-                **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
+                **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
+                max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
             )  # fmt: skip
             for row in generated[:, batch["input_ids"].shape[1] :].tolist():
                 answers.append(row[: row.index(stop) + 1] if stop in row else row)

@@ -16,6 +16,7 @@ from retain_core.rehearse.reward import SHARE, accepted
 from retain_core.rehearse.rows import CONSTRAINTS, MADE
 from retain_core.rehearse.run import rehearse
 from tests.conftest import ROOT, retain
+from tests.language import sentence_tables
 
 PAPER = ROOT / "studies" / "paper"
 MODELS = sorted({study["base"]["model"] for study in paper_studies().values()})
@@ -196,8 +197,27 @@ def test_any_other_causal_model_is_made_small_from_its_configuration(kind, more,
     assert json.loads((tmp_path / "small" / "config.json").read_text())["model_type"] == kind
 
 
+def test_what_a_model_ships_for_chatting_does_not_change_its_samples(model):
+    """Qwen2.5 ships with a repetition penalty, a temperature and top-k: the samples of a study have none of them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from retain_core.training.encode import read_tokenizer
+    from retain_core.training.sampling import sample_ids
+
+    policy, tokenizer = AutoModelForCausalLM.from_pretrained(model), read_tokenizer(model)
+    assert policy.generation_config.repetition_penalty == 1.1
+    drawn = []
+    for penalty in (5.0, 1.0):
+        policy.generation_config.repetition_penalty = penalty
+        torch.manual_seed(0)
+        drawn.append(sample_ids(policy, tokenizer, ["Add 3 and 4."] * 64, temperature=1.0, max_new_tokens=16))
+    assert drawn[0] == drawn[1]
+
+
 @pytest.mark.parametrize("name", MADE)
-def test_made_up_rows_have_the_columns_of_the_hub_and_verifiers_tell_their_answers_apart(name):
+def test_made_up_rows_have_the_columns_of_the_hub_and_verifiers_tell_their_answers_apart(name, tmp_path_factory):
+    sentence_tables(tmp_path_factory.getbasetemp() / "nltk_data")
     from retain_core.public.catalogue import PUBLIC
     from retain_core.public.convert import PublicSizes, convert
 
