@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from retain_core.own.target import PARTS, OwnTarget
-from retain_core.rehearse.shrink import ITEMS, NEW_TOKENS, TRAIN
+from retain_core.rehearse.shrink import NEW_TOKENS, OWN_ITEMS, TRAIN
 from retain_core.study import Study
 from retain_core.training.target import Exchange
 
@@ -25,7 +25,7 @@ def cut_target(small: Study, study: Study, folder: Path) -> tuple[Study, list[st
     for part in PARTS:
         if part == "retention" and own.retention is None:
             continue
-        rows = [row for _, row in own.rows(part)][: ITEMS if part == "items" else TRAIN]
+        rows = [row for _, row in own.rows(part)][: OWN_ITEMS if part == "items" else TRAIN]
         path = data / f"{part}.jsonl"
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         changed[part] = str(path)

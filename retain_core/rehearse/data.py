@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retain_core.errors import InputError
+from retain_core.own.benchmark import read_yaml
 from retain_core.public.catalogue import PUBLIC
 from retain_core.public.convert import PublicSizes
 from retain_core.public.folder import ITEMS as ITEMS_FILE
 from retain_core.public.folder import TRAIN as TRAIN_FILE
 from retain_core.public.folder import answers_file, folder_of, read_counts, read_rows_of, style_name, write_public
 from retain_core.rehearse.rows import MADE, RawRow, golds
-from retain_core.rehearse.shrink import ITEMS, TRAIN
+from retain_core.rehearse.shrink import ITEMS, NEW_TOKENS, TRAIN
 from retain_core.rehearse.suite_rows import SUITE
 from retain_core.study import Study
 from retain_core.suite.benchmark import SuiteBenchmark
@@ -83,7 +84,13 @@ def with_suite(small: Study, folder: Path) -> tuple[Study, list[str]]:
             files[split] = str(place / f"{split}.jsonl")
             Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         parts = dict(list(own.parts.items())[:PARTS])
-        benchmarks[name] = own.model_copy(update={"parts": parts, "stand_in": files, "revision": None})
+        said = read_yaml(next(iter(parts.values())).yaml.path)
+        otherwise = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        if asked := said.get("generation_kwargs"):
+            otherwise["generation_kwargs"] = {**asked, "max_gen_toks": NEW_TOKENS}
+        if said.get("num_fewshot"):
+            otherwise["num_fewshot"] = 1
+        benchmarks[name] = own.model_copy(update={"parts": parts, "rehearsed": otherwise, "revision": None})
         cut = f", {len(parts)} of its {len(own.parts)} parts" if len(parts) < len(own.parts) else ""
         lines.append(
             f"{name}: {ITEMS} rows in the columns of {own.hub_data}, made here{cut}; asked and scored by lm-eval's file"

@@ -12,8 +12,8 @@ UPDATES = 2
 LEAST_SEQUENCES = 8
 NEW_TOKENS = 24
 """Tokens of a sampled answer at most."""
-TRAIN, ITEMS = 40, 16
-"""Rows of a target's training data, held-out items of a benchmark."""
+TRAIN, ITEMS, OWN_ITEMS = 40, 8, 16
+"""Rows of a target's training data, held-out items of a benchmark, and of a target of the user's own."""
 
 
 def shrunk(study: Study) -> tuple[Study, list[str]]:

@@ -36,8 +36,8 @@ class SuiteBenchmark(Sealed):
     """Further prompt templates in which every item is asked."""
     metrics: tuple[str, ...]
     choices: int | None
-    stand_in: dict[str, str] = {}
-    """In a rehearsal, split -> JSONL file with rows in the columns of the hub's data set, read in its place."""
+    rehearsed: dict[str, Any] = {}
+    """In a rehearsal, keys of the YAML file that are said otherwise: where its rows come from, and how much is asked."""
 
     @property
     def entry(self) -> Entry:
@@ -63,9 +63,7 @@ class SuiteBenchmark(Sealed):
         if self.entry.programs:
             metric = {"metric": self.entry.metric, "aggregation": "mean", "higher_is_better": True}
             scoring = {"metric_list": [metric], "filter_list": None}
-        if self.stand_in:
-            pinned = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": self.stand_in}}
-        return canonical_json({**pinned, **scoring, **(self.entry.templates[template] if template else {})})
+        return canonical_json({**pinned, **self.rehearsed, **scoring, **(self.entry.templates[template] if template else {})})
 
 
 def seal_suite(
