@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from retain_core.errors import InputError
 from retain_core.public import countdown, ifeval, math, mmlu
+from retain_core.public.language import check_language
 from tests.language import sentence_tables
 
 
@@ -210,6 +212,18 @@ def test_what_has_no_language_follows_no_instruction_about_one():
 def test_the_same_text_has_the_same_language_every_time():
     row = {"func_name": "validate_response_language", "arguments": {"language": "en"}}
     assert len({ifeval.right("an lake di come", row) for _ in range(30)}) == 1
+
+
+def test_missing_language_data_are_one_sentence_before_anything_is_run(monkeypatch):
+    check_language()
+    monkeypatch.setattr("nltk.data.path", [])
+    with pytest.raises(
+        InputError, match=r"^rlvr_ifeval needs nltk's sentence tables \(punkt_tab\), .*`retain prefetch STUDY.yaml`$"
+    ):
+        check_language()
+    monkeypatch.setattr("retain_core.public.language.PACKAGES", ("langdetect", "no_such_package"))
+    with pytest.raises(InputError, match=r"^rlvr_ifeval needs no_such_package, not installed here; `pip install"):
+        check_language()
 
 
 def test_ifeval_leniently_forgives_a_first_line_and_asterisks():
