@@ -128,11 +128,11 @@ def test_whatever_a_model_says_is_right_or_not(text):
     "text", ["\\boxed{" * 5000, "{" * 20000, "$" * 20000, " " * 20000, "1" * 20000, "\\boxed{" + "1+" * 9000 + "1}"]
 )
 def test_a_model_that_repeats_itself_is_judged_at_once(text):
-    started = time.perf_counter()
+    started = time.process_time()
     for family, row in ((countdown, COUNTDOWN), (mmlu, {"gold": "C"}), (math, {"gold": "7"})):
         assert not family.right(text, row)
         assert not family.lenient(text, row)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
