@@ -11,7 +11,7 @@ from typing import Any
 
 from retain_core.disk import size_text
 from retain_core.errors import InputError, RetainError
-from retain_core.hub import is_hub_id, is_wanted
+from retain_core.hub import is_wanted
 from retain_core.own.benchmark import OwnBenchmark
 from retain_core.public.catalogue import PUBLIC
 from retain_core.public.fetch import fetch
@@ -38,11 +38,7 @@ class HubModel:
 
 def hub_models(study: Study) -> list[HubModel]:
     """The models of the hub that a study names."""
-    named = [HubModel("base", study.base.model, study.base.revision)] if study.base.lab() is None else []
-    if study.judge is not None:
-        named.append(HubModel("judge", study.judge.model, study.judge.revision))
-    named += [HubModel(f"method {m.label}", str(m.model), m.revision) for m in study.methods if m.algorithm == "external"]
-    return [one for one in named if is_hub_id(one.model)]
+    return [HubModel(*one) for one in study.hub_models()]
 
 
 def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:

@@ -520,15 +520,18 @@ class Study(_Model):
 
     def unpinned(self) -> list[str]:
         """What of the hub is named without the commit that is meant, in words."""
-        models = [("base", self.base.model, self.base.revision)] if self.base.lab() is None else []
-        models += [(f"method {m.label}", str(m.model), m.revision) for m in self.methods if m.algorithm == "external"]
-        found = [f"{what} {model}" for what, model, revision in models if is_hub_id(model) and not is_commit(revision)]
-        return found + [f"data {name}" for name in self.public_names() if not is_commit(self.data.revisions.get(name))]
+        loose = [f"{what} {model}" for what, model, revision in self.hub_models() if not is_commit(revision)]
+        return loose + [f"data {name}" for name in self.public_names() if not is_commit(self.data.revisions.get(name))]
 
     def names_the_hub(self) -> bool:
         """Whether anything comes from the hub."""
-        models = [self.base.model, *(str(m.model) for m in self.methods if m.algorithm == "external")]
-        return bool(self.public_names()) or any(map(is_hub_id, models))
+        return bool(self.public_names() or self.hub_models())
+
+    def hub_models(self) -> list[tuple[str, str, str | None]]:
+        """(`base` or which method, model, revision) of every model of the hub that the study names."""
+        named = [("base", self.base.model, self.base.revision)] if self.base.lab() is None else []
+        named += [(f"method {m.label}", str(m.model), m.revision) for m in self.methods if m.algorithm == "external"]
+        return [one for one in named if is_hub_id(one[1])]
 
     def targets(self) -> tuple[str, ...]:
         """The targets in the order in which they are learned; one in most studies."""

@@ -5,6 +5,7 @@ Every row is accounted for: it is trained on, held out, not needed, or left out 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from retain_core.public.catalogue import PUBLIC, PublicData
 
 CONVERSION_VERSION = 1
 """Raised when equal raw rows would give others of ours."""
+MOSTLY = 0.9
+"""Where all the rest is held out and no size is said, it is at least this share of the published items."""
 TWICE = "it says what another row says"
 
 
@@ -51,7 +54,8 @@ def convert(name: str, raw: Mapping[str, Sequence[Row]], sizes: PublicSizes | No
     total = sum(left_out.values()) + len(rows)
     train = asked.train or data.train
     open_end = data.rest and asked.items is None
-    least = train + (1 if open_end else asked.items or data.items)
+    as_published = math.ceil(MOSTLY * data.items) if data.train and asked.train is None else 1
+    least = train + (as_published if open_end else asked.items or data.items)
     if len(rows) < least:
         raise InputError(
             f"{name}: {data.hub} gives {len(rows):,} usable rows of {total:,}, and {least:,} are needed{_why(left_out)}; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -30,7 +31,7 @@ _LATEX = {
     "\u2013": "-",
 }  # fmt: skip
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
-_EXPRESSION = re.compile(r"[0-9()+\-*/ ]*[0-9)]")
+_EXPRESSION = re.compile(r"[0-9()+\-*/ ]+")
 
 
 def row_of(raw: Row) -> Row | str:
@@ -54,7 +55,7 @@ def lenient(answer: str, row: Row) -> bool:
     """Whether any expression in the text is right, LaTeX signs and a trailing `= 24` forgiven."""
     plain = _plain(answer)
     candidates = [_plain(_stated(answer)).split("=")[0], *(part for line in plain.splitlines() for part in line.split("="))]
-    found = [text for part in candidates for text in _EXPRESSION.findall(part)]
+    found = [text.strip().rstrip("+-*/( ") for part in candidates for text in _EXPRESSION.findall(part)]
     return any(_reaches(text, row) for text in found)
 
 
@@ -92,7 +93,9 @@ def _tree(text: str) -> ast.expr | None:
     if len(text) > MOST_CHARACTERS:
         return None
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about 1or 2, say
+            return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

@@ -6,6 +6,7 @@ lm-eval's checks fetch the tables themselves when they are imported, so they are
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def fetch_tables() -> str:
 
     if has_tables():
         return f"nltk's sentence tables ({TABLES}) are here"
-    if not nltk.download(TABLES, quiet=True) or not has_tables():
+    # nltk says what went wrong in lines of its own.
+    if not nltk.download(TABLES, quiet=True, print_error_to=io.StringIO()) or not has_tables():
         raise RetainError(
             f"nltk's sentence tables ({TABLES}) cannot be fetched; where the network is closed, put them below a folder that "
             f"NLTK_DATA names, as tokenizers/{TABLES}/english"

@@ -13,6 +13,8 @@ from fractions import Fraction
 from retain_core.own.files import Row
 from retain_core.public.boxed import last_boxed
 
+MOST_CHARACTERS = 2000
+"""A longer text is no final answer; it would only keep the patterns busy."""
 _ASK = "Reason step by step, and put your final answer in \\boxed{ }."
 _INLINE = re.compile(r"\$([^$]+)\$")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
@@ -31,6 +33,8 @@ _WRAPPED = re.compile(r"\\(?:text|textbf|overline)\{(.*?)\}|\\boxed\{(.*)\}")
 _SHORT_FRACTION = re.compile(r"(frac)([^{])(.)")
 _SHORT_ROOT = re.compile(r"(sqrt)([^{\[])")
 _FRACTION = re.compile(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}|(-?\d+)/(\d+)")
+_PLAIN = re.compile(r"(-?\d[\d,]{0,100}(?:\.\d{1,100})?)(\\?%)?")
+"""No exponents: 1e999999999 is a number that takes all memory."""
 
 
 def row_of(raw: Row) -> Row | str:
@@ -74,7 +78,9 @@ def final_answer(text: str) -> str:
 
 
 def normalised(answer: str) -> str:
-    """An answer as it is compared."""
+    """An answer as it is compared; a text that is too long for one is left as it is."""
+    if len(answer) > MOST_CHARACTERS:
+        return answer
     # Before the words are left out: "ft" is one of them.
     text = answer.split("=")[-1].replace("\\left", "").replace("\\right", "")
     for usual, ours in _WRITTEN_OTHERWISE:
@@ -97,8 +103,9 @@ def _number(text: str) -> Fraction | None:
             sign, above, below, plain_above, plain_below = found.groups()
             value = Fraction(int(above or plain_above), int(below or plain_below))
             return -value if sign else value
-        percent = text.endswith(("\\%", "%"))
-        value = Fraction(text.rstrip("%").rstrip("\\").replace(",", ""))
-        return value / 100 if percent else value
+        if (plain := _PLAIN.fullmatch(text)) is None:
+            return None
+        value = Fraction(plain[1].replace(",", ""))
+        return value / 100 if plain[2] else value
     except (ValueError, ZeroDivisionError):
         return None

@@ -79,6 +79,13 @@ def test_all_that_is_not_trained_on_is_held_out_where_the_published_split_takes_
     assert (len(found.train), len(found.items), found.counts["unused"]) == (12, 28, 0)
 
 
+def test_a_rest_that_is_far_smaller_than_the_published_one_is_refused():
+    raw = [{**row, "question": f"{row['question']} {i}"} for i, row in enumerate(raw_rows("mmlu_cot", 40)["test"] * 346)]
+    with pytest.raises(InputError, match="gives 13,800 usable rows of 13,800, and 13,838 are needed"):
+        convert("mmlu_cot", {"test": raw[:13800]})
+    assert convert("mmlu_cot", {"test": raw}).counts["items"] == 1840
+
+
 def test_questions_on_one_passage_stand_together():
     raw = raw_rows("mmlu_cot", 40)
     for number, row in enumerate(raw["test"][:8]):

@@ -12,6 +12,7 @@ from retain_core.public.convert import PublicSizes
 from retain_core.public.folder import counts_lines, folder_of, is_there, read_counts, write_public
 from retain_core.study import Study
 from retain_core.study_file import load_study, read_study
+from tests.conftest import ROOT
 from tests.language import sentence_tables
 from tests.public import raw_rows
 
@@ -163,6 +164,8 @@ def test_what_is_not_pinned_is_known(tmp_path, home):
     )
     fill(home, study_file(tmp_path, text))
     study = load_study(study_file(tmp_path, text))
+    assert study.names_the_hub()
+    assert not load_study(ROOT / "studies" / "smoke.yaml").names_the_hub()
     assert study.unpinned() == [
         "base acme/tiny", "data countdown_cot", "data rlvr_ifeval", "data mmlu_cot", "data wildjailbreak", "data wildguardtest",
     ]  # fmt: skip

@@ -1,10 +1,16 @@
 """The verifiers of the public data: answers that are right, answers that are not, and what a lenient reading forgives."""
 
 import json
+import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from retain_core.errors import InputError
 from retain_core.public import countdown, ifeval, math, mmlu
+from retain_core.public.boxed import last_boxed
+from retain_core.public.language import check_language
 from tests.language import sentence_tables
 
 
@@ -96,6 +102,52 @@ def test_countdown_forgives_latex_signs_leniently():
 def test_mmlu(answer, right, lenient):
     row = {"gold": "C"}
     assert (mmlu.right(answer, row), mmlu.lenient(answer, row)) == (right, lenient)
+
+
+pieces = st.lists(
+    st.sampled_from(
+        ["\\boxed{", "}", "{", "$", "\\frac{1}{2}", "1e999999999", "3", " + ", "(", "/", "\n", "* * *", "The answer is: ", "C"]
+    )
+    | st.text(max_size=5),
+    max_size=30,
+).map("".join)  # fmt: skip
+
+
+@given(pieces)
+@settings(deadline=None, max_examples=150, database=None)
+def test_whatever_a_model_says_is_right_or_not(text):
+    rows = [(countdown, COUNTDOWN), (mmlu, {"gold": "C"}), (math, {"gold": "7"})]
+    rows += [(ifeval, {"func_name": name, "arguments": arguments}) for name, arguments, *_ in FOLLOWED[::5]]
+    for family, row in rows:
+        said = family.right(text.strip(), row), family.lenient(text.strip(), row)
+        assert set(map(type, said)) == {bool}
+        assert said != (True, False)
+
+
+@pytest.mark.parametrize(
+    "text", ["\\boxed{" * 5000, "{" * 20000, "$" * 20000, " " * 20000, "1" * 20000, "\\boxed{" + "1+" * 9000 + "1}"]
+)
+def test_a_model_that_repeats_itself_is_judged_at_once(text):
+    started = time.process_time()
+    for family, row in ((countdown, COUNTDOWN), (mmlu, {"gold": "C"}), (math, {"gold": "7"})):
+        assert not family.right(text, row)
+        assert not family.lenient(text, row)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("\\boxed{1} \\boxed{2}", "2"),
+        ("\\boxed{1} \\boxed{2", "1"),
+        ("\\boxed{a{b}c}", "a{b}c"),
+        ("\\boxed{a \\boxed{b} c}", "b"),
+        ("} \\boxed{ x }", "x"),
+        ("none", None),
+    ],
+)
+def test_the_last_box_that_closes(text, inside):
+    assert last_boxed(text) == inside
 
 
 def test_mmlu_says_whether_an_answer_was_stated():
@@ -210,6 +262,18 @@ def test_what_has_no_language_follows_no_instruction_about_one():
 def test_the_same_text_has_the_same_language_every_time():
     row = {"func_name": "validate_response_language", "arguments": {"language": "en"}}
     assert len({ifeval.right("an lake di come", row) for _ in range(30)}) == 1
+
+
+def test_missing_language_data_are_one_sentence_before_anything_is_run(monkeypatch):
+    check_language()
+    monkeypatch.setattr("nltk.data.path", [])
+    with pytest.raises(
+        InputError, match=r"^rlvr_ifeval needs nltk's sentence tables \(punkt_tab\), .*`retain prefetch STUDY.yaml`$"
+    ):
+        check_language()
+    monkeypatch.setattr("retain_core.public.language.PACKAGES", ("langdetect", "no_such_package"))
+    with pytest.raises(InputError, match=r"^rlvr_ifeval needs no_such_package, not installed here; `pip install"):
+        check_language()
 
 
 def test_ifeval_leniently_forgives_a_first_line_and_asterisks():
