@@ -21,6 +21,8 @@ from retain_core.training.rewards import Judge, alarm
 Items = Sequence[dict[str, Any]]
 UNJUDGED = "unjudged"
 """lm-eval wants a figure."""
+USUAL_ANSWER = 256
+"""Tokens that lm-eval generates at most where a YAML file does not say how many."""
 TOLERANCE = 1e-6
 """By how much lm-eval's own figure may differ from the mean over items: it sums in another order."""
 
@@ -124,7 +126,7 @@ def evaluated(lm: LM, task: Any, unsafe_code: bool = False) -> tuple[list[dict[s
     samples = found["samples"][name]
     for sample in samples:
         for context, rest in sample["arguments"]:
-            room = rest["max_gen_toks"] if isinstance(rest, dict) else len(lm.tok_encode(rest))
+            room = rest.get("max_gen_toks", USUAL_ANSWER) if isinstance(rest, dict) else len(lm.tok_encode(rest))
             if (needed := len(lm.tok_encode(context)) + room) > lm.max_length:
                 raise RetainError(
                     f"{name}: item {sample['doc_id']} takes {needed} tokens with its answer; the model reads {lm.max_length}"
