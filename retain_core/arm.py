@@ -94,6 +94,7 @@ def _train_and_evaluate(
     work: Path,
     every: float = RESUME_SECONDS,
 ) -> None:
+    from retain_core.training.checks import first_prompt
     from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
@@ -111,7 +112,7 @@ def _train_and_evaluate(
         draft.meta.update(
             updates=record.updates, sequences=record.sequences, unique_prompts=record.unique_prompts,
             tokens_trained=record.tokens_trained, tokens_generated=record.tokens_generated, seconds=record.seconds,
-            style_distance=record.style_distance, git_sha=git_sha(),
+            style_distance=record.style_distance, git_sha=git_sha(), first_prompt=first_prompt(spec, base),
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is not None}, weights, base, work)

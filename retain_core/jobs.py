@@ -20,10 +20,12 @@ from retain_core.lab.base import base_key, train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
 from retain_core.own.items import prepare_items
+from retain_core.own.target import OwnTarget
 from retain_core.remote import store_at
 from retain_core.settings import settings
 from retain_core.store import Store
 from retain_core.support import measure_support, support_key
+from retain_core.training.checks import check_base
 
 
 def prepare(root: str, world: str, benchmarks: list[Benchmark]) -> None:
@@ -53,11 +55,13 @@ def base_evaluation(
 ) -> None:
     """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
     store, reference = store_at(root), BaseRef.model_validate_json(base_ref)
+    settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
+    target = next(benchmark for benchmark in benchmarks if benchmark.name == settings.target)
+    if reference.lab is None:
+        check_base(Path(weights), target.own if isinstance(target.own, OwnTarget) else None)
     with store.leased(f"evaluation_of_base-{reference.fingerprint}"), reserved():
         _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL, generation)
-        settings = DivergenceSettings(**{**divergence, "retention": tuple(divergence["retention"])})
         sample_base(store, Path(weights), settings)
-        target = next(benchmark for benchmark in benchmarks if benchmark.name == settings.target)
         if store.find("support", support_key(reference.fingerprint, dataset_key, target, threads)) is None:
             measure_support(store, Path(weights), reference.fingerprint, dataset_key, target, threads)
 

@@ -528,8 +528,9 @@ class Study(_Model):
         return bool(self.public_names() or self.hub_models())
 
     def hub_models(self) -> list[tuple[str, str, str | None]]:
-        """(`base` or which method, model, revision) of every model of the hub that the study names."""
+        """(`base`, `judge` or which method, model, revision) of every model of the hub that the study names."""
         named = [("base", self.base.model, self.base.revision)] if self.base.lab() is None else []
+        named += [("judge", self.judge.model, self.judge.revision)] if self.judge else []
         named += [(f"method {m.label}", str(m.model), m.revision) for m in self.methods if m.algorithm == "external"]
         return [one for one in named if is_hub_id(one[1])]
 

@@ -10,7 +10,7 @@ from retain_core.evaluation.answers import Answer
 from retain_core.evaluation.harness import LM
 from retain_core.own.asking import TOLERANCE, answer_to, evaluated
 from retain_core.own.benchmark import rows_of_task, score_name
-from retain_core.suite.benchmark import SuiteBenchmark, tasks_of
+from retain_core.suite.benchmark import PLACE_HOLDER, SuiteBenchmark, tasks_of
 from retain_core.suite.programs import pass_programs
 
 Items = Sequence[dict[str, Any]]
@@ -42,6 +42,8 @@ def ask_suite(lm: LM, own: SuiteBenchmark, items: Items) -> list[Answer]:
 
 def _asked(lm: LM, own: SuiteBenchmark, task: Any, items: Items, template: str | None, repeat: int) -> list[Answer]:
     """The answers to one part."""
+    if own.entry.programs:
+        task.config.process_results = lambda *_: {PLACE_HOLDER: 0.0}
     samples, results = evaluated(lm, task, unsafe_code=own.entry.programs)
     wanted = {own.entry.metric: f"{own.entry.metric},{template}"} if template else {m: m for m in own.metrics if _plain(own, m)}
     stops = bool((task.config.generation_kwargs or {}).get("until"))
@@ -51,6 +53,8 @@ def _asked(lm: LM, own: SuiteBenchmark, task: Any, items: Items, template: str |
         if place not in answers:
             answers[place] = answer_to(lm, sample, items[place])
             answers[place].repeat = repeat
+            if task.OUTPUT_TYPE == "generate_until":
+                answers[place].response = str(sample["resps"][0][0])  # whatever a filter makes of it
             if task.multiple_input:
                 answers[place].response = _chosen_context(task, sample)
             if stops and answers[place].finish_reason == "length":

@@ -20,6 +20,8 @@ from retain_core.own.benchmark import FEWSHOT_SEED, OwnBenchmark, load_task, rea
 from retain_core.own.files import Sealed, seal
 from retain_core.suite.catalogue import CATALOGUE, Entry, files_of, harness_folder
 
+PLACE_HOLDER = "acc"
+"""lm-eval wants a metric of its own where retain runs the programs."""
 SUITE_VERSION = 1
 """Raised when equal files would be asked or scored otherwise."""
 
@@ -61,7 +63,7 @@ class SuiteBenchmark(Sealed):
         pinned: dict[str, Any] = {"dataset_kwargs": {"revision": self.revision}} if self.revision else {}
         scoring: dict[str, Any] = {}
         if self.entry.programs:
-            metric = {"metric": self.entry.metric, "aggregation": "mean", "higher_is_better": True}
+            metric = {"metric": PLACE_HOLDER, "aggregation": "mean", "higher_is_better": True}
             scoring = {"metric_list": [metric], "filter_list": None}
         return canonical_json({**pinned, **self.rehearsed, **scoring, **(self.entry.templates[template] if template else {})})
 

@@ -124,7 +124,7 @@ def test_another_judge_reads_the_answers_that_are_there(ran, folder, tmp_path):
     before = manifests(home)
     assert run_plain(copy / "study.yaml", home) == {}
     new = {name.split("/")[1] for name in manifests(home).keys() - before.keys()}
-    assert new <= {"evaluation", "overlap", "trend"}
+    assert new <= {"evaluation", "overlap", "summary"}
     found = {n: m["meta"].get("benchmark") for n, m in manifests(home).items() if n not in before and "/evaluation/" in n}
     assert set(found.values()) == {"manners"}
 
