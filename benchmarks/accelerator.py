@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -129,6 +129,7 @@ class Results:
         self._file.write_text(json.dumps(self.found, indent=1, default=str) + "\n", encoding="utf-8")
         sys.stderr.write(f"{part} {case}: {json.dumps({k: v for k, v in entry.items() if k != 'kernels'}, default=str)}\n")
         sys.stderr.flush()
+        torch._dynamo.reset()  # what was compiled for one model keeps it alive
         gc.collect()
         if cuda():
             torch.cuda.empty_cache()
@@ -436,15 +437,20 @@ def sampled_alone(base: Path, target: Any, dials: dict[str, Any]) -> list[float]
     return spent[1:]
 
 
-def evaluation(base: Path, dials: dict[str, Any], kind: str, dtype: str, batch: int) -> dict[str, Any]:
-    """Items a second of one kind of request through the model that lm-eval asks in retain."""
-    from lm_eval.api.instance import Instance
-
+def asked_model(base: Path, dtype: str) -> Any:
+    """The model that lm-eval asks in retain, in that precision."""
     from retain_core.evaluation.divergence import load_model
     from retain_core.evaluation.harness import RecordingLM
 
     model, tokenizer = load_model(base)
-    lm = RecordingLM(model.to(getattr(torch, dtype)), tokenizer, batch)
+    return RecordingLM(model.to(getattr(torch, dtype)), tokenizer)
+
+
+def evaluation(lm: Any, dials: dict[str, Any], kind: str, dtype: str, batch: int) -> dict[str, Any]:
+    """Items a second of one kind of request."""
+    from lm_eval.api.instance import Instance
+
+    lm.batch_size_per_gpu = batch
     rng, words = random.Random("items"), pieces(dials["shape"]["vocab_size"])[1]
 
     def requests() -> list[Any]:
@@ -543,20 +549,31 @@ def run(results: Results, parts: list[str], dials: dict[str, Any], folder: Path)
     if "rate" in parts:
         measure("rate", "bf16", 0, partial(rate, dials["matrix"]))
     found = results.found["part"].get("rate", {}).get("bf16", {}).get("flops_per_second")
+
+    def imitate(cases: Sequence[dict[str, Any]]) -> None:
+        for case in cases if base and "sft" in parts else ():
+            measure("sft", _name(case), 25, partial(sft, folder, base, dials, found, dict(case)))
+
+    def ask(dtype: str) -> None:
+        if not base or "evaluation" not in parts:
+            return
+        lm = asked_model(base, dtype)
+        for kind in ("generate", "log-likelihood"):
+            for batch in dials["batches"]:
+                name = f"{kind}, {dtype}, batch {batch}"
+                measure("evaluation", name, 10, partial(evaluation, lm, dials, kind, dtype, batch))
+
+    cases = TINY_CASES if tiny else SFT_CASES
+    imitate(cases[:3])
+    if base and "grpo" in parts:
+        size = {"micro_batch": 4 if tiny else 16}
+        measure("grpo", _name(size), 60, partial(grpo, folder, base, dials, size))
     if "resume" in parts:
         for method in ("sft", "grpo"):
             measure("resume", method, 40, partial(resume, folder, dials, method, not tiny))
-    if "sft" in parts and base:
-        for case in TINY_CASES if tiny else SFT_CASES:
-            measure("sft", _name(case), 25, partial(sft, folder, base, dials, found, dict(case)))
-    if "grpo" in parts and base:
-        measure("grpo", "micro_batch 16", 60, partial(grpo, folder, base, dials, {"micro_batch": 4 if tiny else 16}))
-    if "evaluation" in parts and base:
-        for dtype in ("bfloat16", "float32"):
-            for kind in ("generate", "log-likelihood"):
-                for batch in dials["batches"]:
-                    name = f"{kind}, {dtype}, batch {batch}"
-                    measure("evaluation", name, 10, partial(evaluation, base, dials, kind, dtype, batch))
+    ask("bfloat16")
+    imitate(cases[3:])
+    ask("float32")
 
 
 def _name(case: dict[str, Any]) -> str:
@@ -569,7 +586,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("accelerator.json"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seconds", type=float, default=360, help="no measurement begins that would hardly end within it")
+    parser.add_argument("--seconds", type=float, default=420, help="no measurement begins that would hardly end within it")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

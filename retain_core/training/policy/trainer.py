@@ -57,7 +57,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._sampler is None:
             return super()._generate_single_turn(*args, **kwargs)
         refresh(self._sampler, self.model)
-        policy, self.model_wrapped = self.model_wrapped, self._sampler
+        policy: Any = self.model_wrapped
+        self.model_wrapped: Any = self._sampler
         try:
             return super()._generate_single_turn(*args, **kwargs)
         finally:
