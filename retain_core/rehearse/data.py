@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from retain_core.errors import InputError
 from retain_core.own.benchmark import read_yaml
@@ -85,7 +86,7 @@ def with_suite(small: Study, folder: Path) -> tuple[Study, list[str]]:
             Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         parts = dict(list(own.parts.items())[:PARTS])
         said = read_yaml(next(iter(parts.values())).yaml.path)
-        otherwise = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        otherwise: dict[str, Any] = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
         if asked := said.get("generation_kwargs"):
             otherwise["generation_kwargs"] = {**asked, "max_gen_toks": NEW_TOKENS}
         if said.get("num_fewshot"):
