@@ -54,7 +54,10 @@ def job(wanted: list[dict[str, Any]], told: str) -> None:
             parameters = build_model(one.what, shape, Path(one.folder), one.texts, one.taught, plain=one.plain)
             kind = shape.config.get("model_type")
             said = f"{one.what}: {one.model} -> a {kind} of {parameters:,} parameters, made here from {shape.source}"
-            found.append({"said": said + (", taught to answer briefly and to stop" if one.taught else "")})
+            said += ", taught to answer briefly and to stop" if one.taught else ""
+            if "strftime_now" in (shape.template or ""):
+                said += "; CAREFUL: its chat template writes the day's date, so its prompts are others every day"
+            found.append({"said": said})
         except RetainError as error:
             found.append({"error": str(error), "exit_code": error.exit_code})
     Path(told).write_text(json.dumps(found), encoding="utf-8")

@@ -121,6 +121,19 @@ def test_a_missing_template_is_found(study, model, tmp_path):
         rehearsed(study(base=str(bare)), tmp_path / "home")
 
 
+def test_a_template_that_writes_the_date_is_said(study, model, tmp_path):
+    dated = tmp_path / "dated"
+    shutil.copytree(model, dated)
+    template = (dated / "chat_template.jinja").read_text()
+    (dated / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + template)
+    wrong = {"name": "sums", "train": "train.jsonl", "items": "items.jsonl", "verifier": "checks:right"}
+    path, said = study(base=str(dated), target=wrong), []
+    (path.parent / "checks.py").write_text("def right(answer, row):\n    return False\n")
+    with pytest.raises(InputError, match="does not accept"):  # far enough
+        rehearse(path, tmp_path / "home", said.append)
+    assert any("writes the day's date" in line for line in said)
+
+
 @pytest.mark.parametrize("verifier", ["checks:rigth", "chekcs:right"])
 def test_a_bad_verifier_name_is_found_and_is_wrong_input(study, verifier, tmp_path):
     files = {"name": "sums", "train": "train.jsonl", "items": "items.jsonl", "verifier": verifier}
