@@ -133,7 +133,7 @@ class ArmSpec(BaseModel):
         world = {**self.world.world_dials(), "habit": self.world.habit, "format_share": self.world.format_share}
         trained_for: dict[str, Any] = {"world": world, "target": self.target}
         if self.own_target is not None:
-            trained_for = {"target": self.own_target.training_identity()}
+            trained_for = {"target": self.own_target.training_identity(self.config.get("expert"))}
         elif self.base.lab is None:
             trained_for["lab_version"] = LAB_VERSION  # which a base of the lab has in its fingerprint
         packages = ("torch", "transformers", "trl", *(["peft"] if self.config.get("lora_rank") else []))

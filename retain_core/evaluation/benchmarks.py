@@ -8,6 +8,7 @@ from typing import Literal
 from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.own.benchmark import OwnBenchmark
 from retain_core.own.target import OwnTarget
+from retain_core.public.catalogue import PUBLIC
 from retain_core.suite.benchmark import SuiteBenchmark
 
 
@@ -94,5 +95,9 @@ def own_benchmark(name: str, own: OwnBenchmark | SuiteBenchmark | JudgedBenchmar
 
 def target_benchmark(name: str, own: OwnTarget) -> Benchmark:
     """The held-out items of the user's own target as a benchmark."""
-    metrics = (own.metric, *(["exact"] if own.exact else []))
-    return Benchmark(name, name, metrics=metrics, verifier=own.verifier.function, exact=own.exact, own=own)
+    metrics = (own.metric, *(["lenient"] if own.lenient else []), *(["exact"] if own.exact else []))
+    choices = PUBLIC[own.public].choices if own.public else None
+    return Benchmark(
+        name, name, metrics=metrics, verifier=own.verifier.function, exact=own.exact, own=own, choices=choices,
+        plays=f"public data: {PUBLIC[own.public].hub}" if own.public else "",
+    )  # fmt: skip

@@ -90,6 +90,8 @@ def ask_target(lm: LM, benchmark: Benchmark, items: Items, longest: int) -> list
             raise RetainError(f"the verifier of {benchmark.name} returned {score:g}; a score lies between 0 and 1")
         answer.scores[own.metric] = score
         answers.append(answer)
+    with alarm():
+        _audit(own, answers, items)
     return answers
 
 
@@ -99,6 +101,18 @@ def ask_requests(lm: LM, benchmark: Benchmark, items: Items) -> list[Answer]:
     assert isinstance(own, JudgedBenchmark)
     samples, _ = evaluated(lm, _target_task(benchmark.name, UNJUDGED, items, own.longest_answer, lambda *_: {UNJUDGED: 0.0}))
     return [answer_to(lm, sample, items[sample["doc_id"]]) for sample in samples]
+
+
+def _audit(own: OwnTarget, answers: Sequence[Answer], items: Items) -> None:
+    """Look at the answers a second time, where the target says how: leniently, and for their form."""
+    lenient, parsed = (code and code.load() for code in (own.lenient, own.parsed))
+    judge = Judge()
+    for answer in answers:
+        row = items[answer.doc_id]["row"]
+        if lenient:
+            answer.scores["lenient"] = float(judge.earned(partial(says, lenient, row, answer.response)) > 0)
+        if parsed:
+            answer.parsed = judge.earned(partial(says, parsed, row, answer.response)) > 0
 
 
 def _target_task(name: str, metric: str, items: Items, longest: int, judged: Any) -> Any:

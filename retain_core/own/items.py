@@ -18,6 +18,7 @@ from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.judge.benchmark import items_of as items_of_requests
 from retain_core.own.benchmark import rows_of
 from retain_core.own.target import OwnTarget
+from retain_core.public.catalogue import PUBLIC
 from retain_core.store import Store, key_of
 from retain_core.suite.benchmark import SuiteBenchmark
 
@@ -30,7 +31,8 @@ def items_inputs(benchmark: Benchmark) -> dict[str, Any]:
     """What the items of a benchmark of the user's own depend on."""
     own = benchmark.own
     if isinstance(own, OwnTarget):
-        return {"items": own.content("items"), "name": benchmark.name, "items_version": ITEMS_VERSION}
+        public = {"public": own.public} if own.public else {}
+        return {"items": own.content("items"), "name": benchmark.name, "items_version": ITEMS_VERSION, **public}
     assert own is not None
     if isinstance(own, JudgedBenchmark):
         return {"items": own.content, "name": benchmark.name, "judged": True, "items_version": ITEMS_VERSION}
@@ -90,11 +92,13 @@ def _rows(benchmark: Benchmark) -> list[dict[str, Any]]:
 
 def _of_target(own: OwnTarget) -> list[dict[str, Any]]:
     rows = []
+    gold = PUBLIC[own.public].gold if own.public else None
     for doc_id, (_, row) in enumerate(own.rows("items")):
-        target = row.get("answer") or row.get("valid", [""])[0]
+        target = str(row[gold]) if gold else row.get("answer") or row.get("valid", [""])[0]
         cluster = None if row.get("cluster") is None else str(row["cluster"])
         valid = {"valid": row["valid"]} if own.exact else {}
+        kind = row.get("kind") if own.public else None
         rows.append(
-            {"doc_id": doc_id, "prompt": row["prompt"], "target": target, "cluster": cluster, "kind": None, "row": row, **valid}
+            {"doc_id": doc_id, "prompt": row["prompt"], "target": target, "cluster": cluster, "kind": kind, "row": row, **valid}
         )
     return rows

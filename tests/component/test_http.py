@@ -31,7 +31,7 @@ from retain_core.warehouse.contents import contents_of
 from retain_core.warehouse.load import load_contents
 from tests.component.test_own import CHOICE, GENERATION, SCORING, yaml_benchmark
 from tests.conftest import ROOT, run_plain, settings_at
-from tests.tiny import write_tiny
+from tests.small_model import write_tiny
 
 SERVE = f"{sys.executable} -m tests.completions {{model}} {{port}}"
 HTTP = Generation(backend="http", serve=SERVE, concurrent=4)
