@@ -233,9 +233,9 @@ class Data(_Model):
 
     @field_validator("revisions", "sizes")
     @classmethod
-    def _of_public_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _of_public_data(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         for name in value:
-            if name not in PUBLIC:
+            if name not in PUBLIC and not (name in CATALOGUE and info.field_name == "revisions"):
                 raise ValueError(unknown("public data set", name, list(PUBLIC)))
         return value
 
@@ -526,11 +526,16 @@ class Study(_Model):
     def unpinned(self) -> list[str]:
         """What of the hub is named without the commit that is meant, in words."""
         loose = [f"{what} {model}" for what, model, revision in self.hub_models() if not is_commit(revision)]
-        return loose + [f"data {name}" for name in self.public_names() if not is_commit(self.data.revisions.get(name))]
+        pins = {
+            r.benchmark: r.revision or self.data.revisions.get(r.benchmark) for r in self.retention if r.benchmark in CATALOGUE
+        }
+        pins |= {name: self.data.revisions.get(name) for name in self.public_names()}
+        return loose + [f"data {name}" for name, revision in pins.items() if not is_commit(revision)]
 
     def names_the_hub(self) -> bool:
         """Whether anything comes from the hub."""
-        return bool(self.public_names() or self.hub_models())
+        suite = any(r.benchmark in CATALOGUE for r in self.retention)
+        return bool(self.public_names() or self.hub_models() or suite)
 
     def hub_models(self) -> list[tuple[str, str, str | None]]:
         """(`base`, `judge` or which method, model, revision) of every model of the hub that the study names."""

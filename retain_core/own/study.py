@@ -121,7 +121,8 @@ def _with_public(study: Study, own: Own) -> Own:
 def _sealed(study: Study, entry: Retention, folder: Path) -> BenchmarkFiles:
     """A benchmark that is none of the lab."""
     if entry.benchmark in CATALOGUE:
-        return seal_suite(entry.benchmark, entry.metric, entry.revision, entry.templates, entry.unsafe_code)
+        revision = entry.revision or study.data.revisions.get(entry.benchmark)
+        return seal_suite(entry.benchmark, entry.metric, revision, entry.templates, entry.unsafe_code)
     if entry.requests is not None:
         assert entry.longest_answer is not None
         return seal_judged(folder / entry.requests, study.judge, entry.longest_answer, study.data.bad_rows)
