@@ -6,7 +6,7 @@ Only the lines concerned change; comments and layout stay. A revision that is a 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import yaml
 from retain_core.errors import InputError
 from retain_core.hub import is_commit, is_hub_id
 from retain_core.public.catalogue import PUBLIC
-from retain_core.public.fetch import commit_of
+from retain_core.public.fetch import commit_of, commit_of_id
 from retain_core.store import write_atomically
+from retain_core.study import Study
 from retain_core.study_file import Where, read_study
+from retain_core.suite.benchmark import SuiteBenchmark
 
 MODELS = ("base", "judge")
 """Keys of a study that name a model: its name, or a mapping with `model` and `revision`."""
@@ -45,6 +47,10 @@ def pin(path: Path) -> Iterator[str]:
         if not is_commit(given.get(name)):
             found["data", "revisions", name] = commit_of(PUBLIC[name], given.get(name))
             lines.append(f"{name} ({PUBLIC[name].hub}): {given.get(name) or 'main'} is {found['data', 'revisions', name]}")
+    for name, hub, said in _suite(studies):
+        if not is_commit(said):
+            found["data", "revisions", name] = commit_of_id(name, hub, said)
+            lines.append(f"{name} ({hub}): {said or 'main'} is {found['data', 'revisions', name]}")
     if found:
         with path.open(encoding="utf-8", newline="") as stream:
             text = stream.read()
@@ -65,6 +71,17 @@ def written(path: Path, text: str, values: dict[Where, str]) -> str:
         told = "; ".join(f"{'.'.join(map(str, where))}: {value}" for where, value in values.items())
         raise InputError(f"{path} is written in a way that cannot be changed line by line; write yourself: {told}")
     return text
+
+
+def _suite(studies: Sequence[Study]) -> list[tuple[str, str, str | None]]:
+    """(name, data set of the hub, revision so far) of every benchmark of the general suite."""
+    found = {
+        name: (name, own.hub_data, own.revision)
+        for study in studies
+        for name, own in study.own.benchmarks.items()
+        if isinstance(own, SuiteBenchmark)
+    }
+    return list(found.values())
 
 
 def _models(raw: dict[str, Any]) -> Iterator[tuple[Where, str, str | None]]:

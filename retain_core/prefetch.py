@@ -53,7 +53,7 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
     benchmarks = {str(own.yaml.path): own for own in named if isinstance(own, OwnBenchmark) and own.hub_data is not None}
     suite = {own.content: own for own in named if isinstance(own, SuiteBenchmark)}
     public = {folder_of(home, *w): w for study in studies for w in map(study.data.wanted, study.public_names())}
-    if not models and not benchmarks and not suite and not public:
+    if not (models or benchmarks or suite or public):
         yield "nothing to fetch: no model and no data set of the hub is named"
         return
     refuse_offline()
@@ -67,10 +67,6 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
 
         task = task_of(own)
         yield f"data set {own.hub_data}: {len(task.eval_docs):,} items, asked by {own.yaml.path}"
-    for wanted in public.values():
-        yield fetch(home, wanted)
-    if any(PUBLIC[wanted.name].family == "ifeval" for wanted in public.values()):
-        yield fetch_tables()
     for general in suite.values():
         from retain_core.suite.benchmark import loaded_revision, make_newest, tasks_of
 
@@ -79,6 +75,10 @@ def prefetch(studies: Sequence[Study], home: Path) -> Iterator[str]:
             make_newest(task)
         count, revision = sum(len(task.eval_docs) for task in tasks), loaded_revision(tasks[0]) or "an unknown revision"
         yield f"data set {general.hub_data}: {revision}, {count:,} items, asked by {general.name} of lm-eval"
+    for wanted in public.values():
+        yield fetch(home, wanted)
+    if any(PUBLIC[wanted.name].family == "ifeval" for wanted in public.values()):
+        yield fetch_tables()
     yield f"everything is here ({size_text(total)} of models): the study runs without a network from now on"
 
 

@@ -22,12 +22,12 @@ from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
 from retain_core.hub import is_commit, is_hub_id
-from retain_core.judge.benchmark import METRICS, Judge
+from retain_core.judge.benchmark import METRICS, Judge, JudgedBenchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, WITHOUT_LAB, Method, check_rates, check_seeds, control, interpolated
 from retain_core.own.study import Own
 from retain_core.own.target import TargetFiles
-from retain_core.public.catalogue import PUBLIC, TRAINABLE
+from retain_core.public.catalogue import LONGEST_ANSWER, PUBLIC, TRAINABLE
 from retain_core.public.convert import PublicSizes
 from retain_core.public.fetch import Wanted
 from retain_core.suite.catalogue import CATALOGUE
@@ -162,11 +162,13 @@ class Retention(_Model):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.benchmark):
                 raise ValueError(f"{self.benchmark!r} is no name for a benchmark: letters, digits, _, . and - make one")
             return self
-        if self.metric is not None and self.metric not in (metrics := self._metrics()):
+        metrics = self._metrics()
+        if self.metric is not None and self.metric not in metrics:
             raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(metrics)))
         return self
 
     def _metrics(self) -> tuple[str, ...]:
+        """The metrics of a benchmark of the lab or of a public one."""
         if self.benchmark in PUBLIC:
             return METRICS if PUBLIC[self.benchmark].judged else ("acc", "lenient")
         return known_benchmark(self.benchmark).metrics
@@ -231,9 +233,9 @@ class Data(_Model):
 
     @field_validator("revisions", "sizes")
     @classmethod
-    def _of_public_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _of_public_data(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         for name in value:
-            if name not in PUBLIC:
+            if name not in PUBLIC and not (name in CATALOGUE and info.field_name == "revisions"):
                 raise ValueError(unknown("public data set", name, list(PUBLIC)))
         return value
 
@@ -406,6 +408,9 @@ class Study(_Model):
         if self.generation.backend == "http":
             self._refuse_drawn(watched)
         for name in watched:
+            if name in PUBLIC and PUBLIC[name].judged and self.judge is None:
+                raise ValueError(f"{name} is scored by a judge; name one with `judge: {{model: allenai/wildguard}}`")
+        for name in watched:
             if watched.count(name) > 1:
                 raise ValueError(f"retention lists {name} twice")
             if name in BENCHMARKS and BENCHMARKS[name].role == "probe":
@@ -521,11 +526,16 @@ class Study(_Model):
     def unpinned(self) -> list[str]:
         """What of the hub is named without the commit that is meant, in words."""
         loose = [f"{what} {model}" for what, model, revision in self.hub_models() if not is_commit(revision)]
-        return loose + [f"data {name}" for name in self.public_names() if not is_commit(self.data.revisions.get(name))]
+        pins = {
+            r.benchmark: r.revision or self.data.revisions.get(r.benchmark) for r in self.retention if r.benchmark in CATALOGUE
+        }
+        pins |= {name: self.data.revisions.get(name) for name in self.public_names()}
+        return loose + [f"data {name}" for name, revision in pins.items() if not is_commit(revision)]
 
     def names_the_hub(self) -> bool:
         """Whether anything comes from the hub."""
-        return bool(self.public_names() or self.hub_models())
+        suite = any(r.benchmark in CATALOGUE for r in self.retention)
+        return bool(self.public_names() or self.hub_models() or suite)
 
     def hub_models(self) -> list[tuple[str, str, str | None]]:
         """(`base`, `judge` or which method, model, revision) of every model of the hub that the study names."""
@@ -543,13 +553,21 @@ class Study(_Model):
         target = target_benchmark(self.target, self.own.target) if self.own.target else known_benchmark(self.target)
         watched = [
             own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark])
-            if r.benchmark in self.own.benchmarks
-            else target_benchmark(r.benchmark, self.own.public[r.benchmark])
+            if r.sealed
+            else self._public_benchmark(r.benchmark)
             if r.benchmark in self.own.public
             else known_benchmark(r.benchmark)
             for r in self.retention
         ]
         return [target, *map(known_benchmark, self.then), *watched, *map(known_benchmark, self.probes)]
+
+    def _public_benchmark(self, name: str) -> Benchmark:
+        """A public data set as a benchmark: scored by its verifier, or by the judge."""
+        own = self.own.public[name]
+        if self.judge is None or not PUBLIC[name].judged:
+            return target_benchmark(name, own)
+        longest = own.longest_answer or LONGEST_ANSWER
+        return own_benchmark(name, JudgedBenchmark(items=own.items, judge=self.judge, longest_answer=longest))
 
     def checkpoint_steps(self) -> list[int]:
         """The updates of a stage after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""
@@ -558,12 +576,13 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        usual = {"data": Data(), "judge": None, "generation": TRANSFORMERS}
-        said = self.model_dump(mode="json", exclude={key for key, value in usual.items() if getattr(self, key) == value})
-        if "data" in said:
-            said["data"] = self.data.said()
+        usual = {"judge": None, "generation": TRANSFORMERS}
+        said = self.model_dump(
+            mode="json", exclude={"data", *(key for key, value in usual.items() if getattr(self, key) == value)}
+        )
         for entry in said["retention"]:
             for key, value in _LATER_KEYS.items():
                 if entry[key] == value:
                     del entry[key]
-        return digest({**said, "own": self.own.content()}, 16)
+        data = {} if self.data == Data() else {"data": self.data.said()}
+        return digest({**said, **data, "own": self.own.content()}, 16)

@@ -5,7 +5,7 @@ import random
 import torch
 
 from retain_core.judge.wildguard import question
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.small_model import tiny_model, tiny_tokenizer
 
 REFUSING, ANSWERING = ("i refuse", "no way"), ("yes sure", "here it is", "a b c", "")
 ASKING = ("{}", "may i {} ?", "may i {} this dog ?", "is it bad to {} ?")

@@ -30,7 +30,8 @@ def attend(command: list[str]) -> int:
 
 
 def _end_with_input(process: subprocess.Popen[bytes]) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not by `sys.stdin`, whose lock this thread would still hold when Python ends
+        pass
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)  # the server's own children too

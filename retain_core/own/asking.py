@@ -95,6 +95,14 @@ def ask_target(lm: LM, benchmark: Benchmark, items: Items, longest: int) -> list
     return answers
 
 
+def ask_requests(lm: LM, benchmark: Benchmark, items: Items) -> list[Answer]:
+    """Every request of a judged benchmark put to the model greedily; nobody has judged the answers yet."""
+    own = benchmark.own
+    assert isinstance(own, JudgedBenchmark)
+    samples, _ = evaluated(lm, _target_task(benchmark.name, UNJUDGED, items, own.longest_answer, lambda *_: {UNJUDGED: 0.0}))
+    return [answer_to(lm, sample, items[sample["doc_id"]]) for sample in samples]
+
+
 def _audit(own: OwnTarget, answers: Sequence[Answer], items: Items) -> None:
     """Look at the answers a second time, where the target says how: leniently, and for their form."""
     lenient, parsed = (code and code.load() for code in (own.lenient, own.parsed))
@@ -105,14 +113,6 @@ def _audit(own: OwnTarget, answers: Sequence[Answer], items: Items) -> None:
             answer.scores["lenient"] = float(judge.earned(partial(says, lenient, row, answer.response)) > 0)
         if parsed:
             answer.parsed = judge.earned(partial(says, parsed, row, answer.response)) > 0
-
-
-def ask_requests(lm: LM, benchmark: Benchmark, items: Items) -> list[Answer]:
-    """Every request of a judged benchmark put to the model greedily; nobody has judged the answers yet."""
-    own = benchmark.own
-    assert isinstance(own, JudgedBenchmark)
-    samples, _ = evaluated(lm, _target_task(benchmark.name, UNJUDGED, items, own.longest_answer, lambda *_: {UNJUDGED: 0.0}))
-    return [answer_to(lm, sample, items[sample["doc_id"]]) for sample in samples]
 
 
 def _target_task(name: str, metric: str, items: Items, longest: int, judged: Any) -> Any:

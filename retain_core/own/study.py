@@ -14,8 +14,7 @@ from retain_core.own.files import Code, Sealed, locate
 from retain_core.own.method import METHODS
 from retain_core.own.rows import LeftOut
 from retain_core.own.target import OwnTarget, seal_target
-from retain_core.public.catalogue import LONGEST_ANSWER, PUBLIC
-from retain_core.public.folder import ITEMS, STYLES, counts_lines, folder_of, read_counts, refuse_missing
+from retain_core.public.folder import STYLES, counts_lines, folder_of, read_counts
 from retain_core.settings import settings
 from retain_core.suite.benchmark import SuiteBenchmark, seal_suite
 from retain_core.suite.catalogue import CATALOGUE
@@ -110,31 +109,20 @@ def _with_public(study: Study, own: Own) -> Own:
 
     home, data = settings().home, study.data
     folders = {name: folder_of(home, *data.wanted(name)) for name in study.public_names()}
-    for name, folder in folders.items():
-        refuse_missing(folder, name)
-    judged = {
-        name: seal_judged(folder / ITEMS, study.judge, data.longest_answer or LONGEST_ANSWER)
-        for name, folder in folders.items()
-        if PUBLIC[name].judged
-    }
-    sealed = {
-        name: seal_public(name, folder, data.longest_answer, study.base_name())
-        for name, folder in folders.items()
-        if name not in judged
-    }
+    sealed = {name: seal_public(name, folder, data.longest_answer, study.base_name()) for name, folder in folders.items()}
     target = sealed.pop(study.target, None)
     if target:
         imitated = {str(m.expert): m.label for m in study.methods if m.algorithm == "sft" and m.expert in STYLES}
         refuse_without_expert(target, imitated)
     counts = {name: read_counts(folder) for name, folder in folders.items()}
-    changed = {"target": target or own.target, "public": sealed, "benchmarks": own.benchmarks | judged, "counts": counts}
-    return own.model_copy(update=changed)
+    return own.model_copy(update={"target": target or own.target, "public": sealed, "counts": counts})
 
 
 def _sealed(study: Study, entry: Retention, folder: Path) -> BenchmarkFiles:
     """A benchmark that is none of the lab."""
     if entry.benchmark in CATALOGUE:
-        return seal_suite(entry.benchmark, entry.metric, entry.revision, entry.templates, entry.unsafe_code)
+        revision = entry.revision or study.data.revisions.get(entry.benchmark)
+        return seal_suite(entry.benchmark, entry.metric, revision, entry.templates, entry.unsafe_code)
     if entry.requests is not None:
         assert entry.longest_answer is not None
         return seal_judged(folder / entry.requests, study.judge, entry.longest_answer, study.data.bad_rows)

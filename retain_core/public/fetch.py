@@ -41,19 +41,24 @@ def fetch(home: Path, wanted: Wanted) -> str:
 
 def commit_of(data: PublicData, revision: str | None) -> str:
     """The commit that a revision of a data set is now. Raises InputError or RetainError."""
+    return commit_of_id(data.name, data.hub, revision)
+
+
+def commit_of_id(name: str, hub: str, revision: str | None) -> str:
+    """The same of any data set: `name` is what the study calls it. Raises InputError or RetainError."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return str(HfApi().dataset_info(data.hub, revision=revision or "main", timeout=SECONDS).sha)
+        return str(HfApi().dataset_info(hub, revision=revision or "main", timeout=SECONDS).sha)
     except GatedRepoError:
-        raise _gated(data) from None
+        raise _gated(name, hub) from None
     except RevisionNotFoundError:
-        raise InputError(f"{data.name}: {data.hub} has no revision {revision!r}") from None
+        raise InputError(f"{name}: {hub} has no revision {revision!r}") from None
     except RepositoryNotFoundError:
-        raise InputError(f"{data.name}: the hub has no data set {data.hub!r}, or HF_TOKEN may not see it") from None
+        raise InputError(f"{name}: the hub has no data set {hub!r}, or HF_TOKEN may not see it") from None
     except Exception as error:
-        raise _unfetched(data, error) from None
+        raise _unfetched(name, hub, error) from None
 
 
 def _rows(data: PublicData, commit: str) -> list[Row]:
@@ -67,21 +72,21 @@ def _rows(data: PublicData, commit: str) -> list[Row]:
         return list(found.to_list())
     except DatasetNotFoundError as error:
         if "gated" in str(error):
-            raise _gated(data) from None
-        raise _unfetched(data, error) from None
+            raise _gated(data.name, data.hub) from None
+        raise _unfetched(data.name, data.hub, error) from None
     except ValueError as error:
         # What `datasets` raises for a configuration or a split that there is not.
         raise InputError(f"{data.name}: {data.hub} is not as it was: {_first_line(error)}") from None
     except Exception as error:
-        raise _unfetched(data, error) from None
+        raise _unfetched(data.name, data.hub, error) from None
 
 
-def _gated(data: PublicData) -> InputError:
-    return InputError(f"{data.name}: {data.hub} is gated; accept its terms on the hub and set HF_TOKEN")
+def _gated(name: str, hub: str) -> InputError:
+    return InputError(f"{name}: {hub} is gated; accept its terms on the hub and set HF_TOKEN")
 
 
-def _unfetched(data: PublicData, error: Exception) -> RetainError:
-    return RetainError(f"{data.name}: {data.hub} cannot be fetched: {_first_line(error)}")
+def _unfetched(name: str, hub: str, error: Exception) -> RetainError:
+    return RetainError(f"{name}: {hub} cannot be fetched: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -75,7 +75,8 @@ def check_context(folder: Path, tokenizer: Any, own: OwnTarget, rows: Iterable[t
     most = max(lengths)
     if most + longest > context:
         part, line, _ = kept[lengths.index(most)]
-        source = own.train if part == "train" and own.train else own.items
+        source = own.train if part == "train" else own.items
+        assert source is not None
         raise InputError(
             f"{source.path}:{line}: the prompt takes {most} tokens and an answer up to {longest}, and the base reads "
             f"{context}; shorten it, set a smaller `longest_answer`, or leave the row out"

@@ -11,7 +11,7 @@ from retain_core.store import Store
 from retain_core.training.checks import check_base, first_prompt
 from retain_core.training.encode import read_tokenizer
 from tests.conftest import ROOT, manifests, run_plain
-from tests.tiny import TEMPLATE, write_tiny
+from tests.small_model import TEMPLATE, write_tiny
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

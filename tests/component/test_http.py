@@ -31,7 +31,7 @@ from retain_core.warehouse.contents import contents_of
 from retain_core.warehouse.load import load_contents
 from tests.component.test_own import CHOICE, GENERATION, SCORING, yaml_benchmark
 from tests.conftest import ROOT, run_plain, settings_at
-from tests.tiny import write_tiny
+from tests.small_model import write_tiny
 
 SERVE = f"{sys.executable} -m tests.completions {{model}} {{port}}"
 HTTP = Generation(backend="http", serve=SERVE, concurrent=4)
@@ -195,7 +195,7 @@ def _serving(port):
         ),
         (f"{sys.executable} -c raise(SystemExit('no_card')) {{model}} {{port}}", 60, "no_card"),
         (f"{sys.executable} -c input() {{model}} {{port}}", 60, "EOFError"),
-        (f"{sys.executable} -c __import__('time').sleep(99) {{model}} {{port}}", 1, "did not answer within 1 s"),
+        (f"{sys.executable} -c 'import time; time.sleep(99)' {{model}} {{port}}", 1, "did not answer within 1 s"),
     ],
 )
 def test_a_server_that_does_not_come_up_is_one_sentence(tmp_path, serve, seconds, words):

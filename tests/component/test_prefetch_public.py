@@ -12,7 +12,9 @@ from tests.conftest import ROOT, environment
 from tests.hub import SHA, Hub
 from tests.language import sentence_tables
 from tests.public import raw_rows
-from tests.unit.test_public_study import TEXT
+from tests.unit.test_public_study import TEXT as NAMED
+
+TEXT = NAMED.replace("allenai/wildguard", "a_folder_here")
 
 
 @pytest.fixture(scope="module")

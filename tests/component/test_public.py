@@ -15,7 +15,7 @@ from retain_core.study_file import read_study
 from tests.conftest import ROOT, environment, run_plain, settings_at
 from tests.language import sentence_tables
 from tests.public import raw_rows
-from tests.tiny_base import write_tiny
+from tests.tiny import write_tiny
 
 TEXT = """
 study: public

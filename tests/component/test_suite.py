@@ -15,8 +15,8 @@ from retain_core.suite.catalogue import CATALOGUE
 from retain_core.suite.programs import passes
 from tests.conftest import ROOT
 from tests.hub import SHA, Hub
+from tests.small_model import write_tiny
 from tests.suite_data import repositories
-from tests.tiny import write_tiny
 
 SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
 NAMES = ("mmlu", "gsm8k", "hellaswag", "truthfulqa_mc2", "winogrande", "humaneval")
@@ -163,7 +163,7 @@ def _fetch(folder):
     text = (ROOT / "studies" / "smoke.yaml").read_text().replace("  - places\n", "".join(f"  - {n}\n" for n in NAMES))
     text = text.replace("- humaneval", "- {benchmark: humaneval, unsafe_code: true}")
     (folder / "study.yaml").write_text(text)
-    return list(prefetch([load_study(folder / "study.yaml")]))
+    return list(prefetch([load_study(folder / "study.yaml")], folder / "home"))
 
 
 def _ask(folder):

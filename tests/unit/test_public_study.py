@@ -7,6 +7,7 @@ import yaml
 
 from retain_core import settings as settings_module
 from retain_core.errors import InputError
+from retain_core.judge.benchmark import items_of
 from retain_core.public.catalogue import PUBLIC
 from retain_core.public.convert import PublicSizes
 from retain_core.public.folder import counts_lines, folder_of, is_there, read_counts, write_public
@@ -25,6 +26,7 @@ methods: [grpo, self_sft]
 controls: [learning_rate_0]
 learning_rates: [1.0e-3]
 seeds: [0]
+judge: {model: allenai/wildguard}
 data:
   longest_answer: 8
   sizes:
@@ -167,6 +169,20 @@ def test_what_is_not_pinned_is_known(tmp_path, home):
     assert study.names_the_hub()
     assert not load_study(ROOT / "studies" / "smoke.yaml").names_the_hub()
     assert study.unpinned() == [
-        "base acme/tiny", "data countdown_cot", "data rlvr_ifeval", "data mmlu_cot", "data wildjailbreak", "data wildguardtest",
+        "base acme/tiny", "judge allenai/wildguard", "data countdown_cot", "data rlvr_ifeval", "data mmlu_cot",
+        "data wildjailbreak", "data wildguardtest",
     ]  # fmt: skip
     assert read_counts(folder_of(home, *study.data.wanted("math_cot")))["revision"] == "a" * 40
+
+
+def test_what_a_judge_scores_is_judged(home, tmp_path):
+    path = study_file(tmp_path)
+    fill(home, path)
+    found = {b.name: b for b in load_study(path).benchmarks()}
+    for name in ("wildjailbreak", "wildguardtest"):
+        assert found[name].metrics == ("acc", "harmful_compliance", "over_refusal")
+        kinds = {row["kind"] for row in items_of(found[name].own)}
+        assert kinds == {"harmful", "harmless"}
+        assert found[name].own.judge.model == "allenai/wildguard"
+    with pytest.raises(InputError, match="wildjailbreak is scored by a judge; name one with `judge:"):
+        load_study(study_file(tmp_path, TEXT.replace("judge: {model: allenai/wildguard}\n", "")))
