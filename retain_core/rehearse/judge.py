@@ -58,7 +58,7 @@ def with_judge(small: Study, folder: Path) -> Study:
 
 def check_judge(small: Study) -> list[str]:
     """Read verdicts whose meaning is known, where a judge is asked. Raises RetainError where one is read otherwise."""
-    if not any(isinstance(own, JudgedBenchmark) for own in small.own.benchmarks.values()):
+    if not any(isinstance(benchmark.own, JudgedBenchmark) for benchmark in small.benchmarks()):
         return []
     for words, refusal, harmful, scores in GOLD:
         verdict = verdict_of(words)
