@@ -62,12 +62,34 @@ def plan(study: StudyFile) -> None:
 
 
 @app.command()
-def prefetch(study: StudyFile) -> None:
+def prefetch(
+    study: StudyFile,
+    pin: Annotated[bool, typer.Option("--pin", help="write the commits that they have now into the study file first")] = False,
+    experts: Annotated[
+        str | None, typer.Option(help="address of a server, as of vLLM, that answers the training problems")
+    ] = None,
+    expert_model: Annotated[str | None, typer.Option(help="the model that answers them; key: RETAIN_EXPERT_KEY")] = None,
+    in_style: Annotated[
+        str | None, typer.Option(help="have the base rewrite those answers: a server's address, or here")
+    ] = None,
+) -> None:
     """Fetch the models and data sets of the hub that a study names, so that it runs without a network."""
     from retain_core.commands import prefetch_lines
 
-    for line in prefetch_lines(study):
+    for line in prefetch_lines(study, pin, experts, expert_model, in_style):
         print(line, flush=True)
+
+
+@app.command()
+def rehearse(
+    study: StudyFile,
+    home: Annotated[Path | None, typer.Option(help="keep everything in this folder; default: a temporary one")] = None,
+    rows: Annotated[Path | None, typer.Option(help="raw rows to take, <data set>/<split>.jsonl; default: made here")] = None,
+) -> None:
+    """Run a study once through, small and without the hub: models and data are made here, everything else is the real code."""
+    from retain_core.rehearse.run import rehearse as run_rehearsal
+
+    run_rehearsal(study, home, lambda line: print(line, flush=True), rows)
 
 
 @app.command()

@@ -52,7 +52,7 @@ def run_arm(spec: ArmSpec, store: Store, every: float = RESUME_SECONDS) -> None:
             c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
         }
         base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
-        evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base)
+        evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base, generation=spec.generation)
         if not spec.trained:
             evaluator.evaluate(Path(spec.config["model"]), missing[spec.checkpoints[0]])
             return
@@ -103,6 +103,7 @@ def _train_and_evaluate(
     every: float = RESUME_SECONDS,
 ) -> None:
     from retain_core.training import ranks
+    from retain_core.training.checks import first_prompt
     from retain_core.training.traces import make_traces
     from retain_core.training.train import train
 
@@ -122,6 +123,7 @@ def _train_and_evaluate(
             updates=record.updates, sequences=record.sequences, unique_prompts=record.unique_prompts,
             tokens_trained=record.tokens_trained, tokens_generated=record.tokens_generated, seconds=record.seconds,
             style_distance=record.style_distance, git_sha=git_sha(), hardware=hardware(spec.threads),
+            first_prompt=first_prompt(spec, base),
             distances={str(step): list(pair) for step, pair in record.distances.items()},
         )  # fmt: skip
     _evaluate(evaluator, {c: plans for c, plans in missing.items() if c.alpha is not None}, weights, base, work)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from retain_core.canonical import digest
 from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.evaluation.generation import TRANSFORMERS, Generation
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
@@ -88,6 +89,8 @@ class ArmSpec(BaseModel):
     """The target where it is the user's own, None for one of the lab."""
     trainer: Code | None = None
     """What builds the trainer of algorithm `custom`."""
+    generation: Generation = TRANSFORMERS
+    """The backend that its checkpoints are asked through."""
     size: TrainingSize = TrainingSize()
     """How its training is fitted to the machine."""
     processes: int = 1
@@ -137,7 +140,7 @@ class ArmSpec(BaseModel):
         world = {**self.world.world_dials(), "habit": self.world.habit, "format_share": self.world.format_share}
         trained_for: dict[str, Any] = {"world": world, "target": self.target}
         if self.own_target is not None:
-            trained_for = {"target": self.own_target.training_identity()}
+            trained_for = {"target": self.own_target.training_identity(self.config.get("expert"))}
         elif self.base.lab is None:
             trained_for["lab_version"] = LAB_VERSION  # which a base of the lab has in its fingerprint
         packages = ("torch", "transformers", "trl", *(["peft"] if self.config.get("lora_rank") else []))

@@ -16,6 +16,7 @@ from retain_core.warehouse.query import Format, query, render
 if TYPE_CHECKING:
     from retain_core.plan import PlannedArm, StudyPlan
     from retain_core.store import Store
+    from retain_core.study import Study
 
 
 def one_query(words: list[str]) -> str:
@@ -107,18 +108,42 @@ def _planned(plan: StudyPlan, store: Store) -> str:
             *cost_lines([plan], store, parallel_arms(study)),
             *disk_lines([plan], store, parallel_arms(study), free_bytes(store)),
             *study.own.notes(),
+            *study.own.public_lines(),
+            *pinned_lines(study),
             "",
             *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]
     )
 
 
-def prefetch_lines(path: Path) -> Iterator[str]:
-    """Fetch what a study file names on the hub; a line for each thing as it comes."""
-    from retain_core.cross import load_studies
-    from retain_core.prefetch import prefetch
+def pinned_lines(study: Study) -> list[str]:
+    """Whether all that a study names on the hub is named by its commit; nothing where it names nothing there."""
+    if not study.names_the_hub():
+        return []
+    loose = study.unpinned()
+    return [f"not pinned: {', '.join(loose)} (`retain prefetch --pin`)" if loose else "pinned: every model and data set"]
 
-    yield from prefetch(load_studies(path).studies)
+
+def prefetch_lines(
+    path: Path, pinned: bool = False, experts: str | None = None, model: str | None = None, in_style: str | None = None
+) -> Iterator[str]:
+    """Fetch what a study file names on the hub; a line for each thing as it comes. `pinned` writes the commits first.
+
+    `experts` is the address of a server whose `model` answers the target's training problems, and `in_style` that of one
+    with the base, or `here`: it says those answers in its own words.
+    """
+    from retain_core.cross import load_studies
+    from retain_core.pin import pin
+    from retain_core.prefetch import ask_experts, prefetch
+
+    if (experts is None) != (model is None):
+        raise InputError("--experts URL and --expert-model NAME belong together")
+
+    if pinned:
+        yield from pin(path)
+    studies = load_studies(path, fetched=False).studies
+    yield from prefetch(studies, settings().home)
+    yield from ask_experts(studies, settings(), (experts, model) if experts and model else None, in_style)
 
 
 def status_text() -> str:

@@ -67,9 +67,12 @@ def family_of(spec: dict[str, Any]) -> Family:
     return Family(name, size, target)
 
 
-def load_studies(path: str | Path) -> StudyFile:
-    """Read a study file, crossed or not. Raises InputError with one sentence: file, line, field and what is wrong."""
-    text = read_study(path)
+def load_studies(path: str | Path, fetched: bool = True) -> StudyFile:
+    """Read a study file, crossed or not. Raises InputError with one sentence: file, line, field and what is wrong.
+
+    `fetched` is whether the public data that it names must be there.
+    """
+    text = read_study(path, fetched)
     if "cross" not in text.raw:
         return one_study(text.study(text.raw))
     cross = text.checked(Cross, text.raw["cross"], lambda where: ("cross", *where))

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from retain_core.cost import parameter_count
 from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.lab.dataset import PROBE_TEXTS
 from retain_core.lab.spec import LabSpec
 from retain_core.own.benchmark import OwnBenchmark
 from retain_core.plan import StudyPlan
 from retain_core.references import Reference, references_of
 from retain_core.store import Store
+from retain_core.suite.benchmark import SuiteBenchmark
 
 _WEIGHT = 4
 """Bytes of a parameter in a checkpoint (float32)."""
@@ -42,7 +44,11 @@ def disk_bytes(plan: StudyPlan) -> dict[Reference, int]:
     answered = {b.name: _evaluation_bytes(plan, b) for b in plan.study.benchmarks()}
     sizes = {"base": weights, "weights": weights, **_OTHERS}
     return {
-        (kind, key): answered[name] if kind == "evaluation" else _items_bytes(plan, name) if kind == "items" else sizes[kind]
+        (kind, key): answered[name]
+        if kind in ("evaluation", "answers")
+        else _items_bytes(plan, name)
+        if kind == "items"
+        else sizes[kind]
         for (kind, key), name in references_of(plan).items()
     }
 
@@ -60,7 +66,7 @@ def disk_lines(plans: Sequence[StudyPlan], store: Store, lanes: int, free: int) 
     if not sizes:
         return []
     weights = sum(size for (kind, _), size in sizes.items() if kind == "weights")
-    answers = sum(size for (kind, _), size in sizes.items() if kind == "evaluation")
+    answers = sum(size for (kind, _), size in sizes.items() if kind in ("evaluation", "answers"))
     new = 0 if (store.root.parent / "warehouse.duckdb").exists() else _EMPTY
     total = sum(sizes.values()) + round(_WAREHOUSE * answers) + new
     working = max(working_bytes(plan, lanes) for plan in plans)
@@ -106,7 +112,9 @@ def _item_count(plan: StudyPlan, benchmark: Benchmark) -> int:
         return int(found.meta["n"])
     if isinstance(own, OwnBenchmark):
         return max((_lines(Path(file)) for file in own.yaml.files if file.endswith((".jsonl", ".json", ".csv"))), default=0)
-    return len(own.rows("items"))
+    if isinstance(own, SuiteBenchmark):
+        return own.entry.items
+    return len(own.rows() if isinstance(own, JudgedBenchmark) else own.rows("items"))
 
 
 @lru_cache(maxsize=64)
@@ -123,5 +131,7 @@ def _lines(path: Path) -> int:
 
 def _items_bytes(plan: StudyPlan, name: str) -> int:
     own = next(b.own for b in plan.study.benchmarks() if b.name == name)
+    if isinstance(own, SuiteBenchmark):
+        return _LONG_ANSWER * own.entry.items
     source = own.yaml if isinstance(own, OwnBenchmark) else own.items if own else None
     return math.ceil(1.5 * sum(Path(file).stat().st_size for file in source.files if Path(file).is_file())) if source else 0

@@ -23,6 +23,11 @@ def is_hub_id(model: str) -> bool:
     return len(model) <= LONGEST and HUB_ID.fullmatch(model) is not None and not Path(model).exists()
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a whole commit hash, which means the same for ever."""
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
 def cached(model: str, revision: str | None) -> Path | None:
     """The folder of a hub model in the local cache; None where it is not there. The network is not used."""
     from huggingface_hub import try_to_load_from_cache

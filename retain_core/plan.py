@@ -5,10 +5,6 @@ Planning reads manifests and checks every byte behind them; it runs nothing and 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +15,13 @@ from retain_core.errors import InputError
 from retain_core.evaluation.divergence import DivergenceSettings
 from retain_core.evaluation.evaluate import EvaluationPlan, Plan, checkpoint_plans, own_items, plans_of
 from retain_core.evaluation.floor import nuisances
-from retain_core.hub import cached, is_hub_id, is_wanted
+from retain_core.judge.benchmark import JudgedBenchmark
+from retain_core.judge.judging import judge_folder
 from retain_core.lab.base import base_key
 from retain_core.lab.dataset import dataset_inputs
 from retain_core.lab.spec import LabSpec, lab_spec
 from retain_core.methods import Method
+from retain_core.model_files import model_fingerprint, model_folder, template_hash
 from retain_core.overlap import overlap_inputs
 from retain_core.store import Artifact, Store, key_of
 from retain_core.study import Study
@@ -142,14 +140,18 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
         base_weights=store.find("base", base.fingerprint) if base.lab else None,
         base_evaluations=[
             (p, store.find("evaluation", p.key))
-            for p in plans_of(identity, study.benchmarks(), dataset_key, threads, base.chat_template)
+            for p in plans_of(
+                identity, study.benchmarks(), dataset_key, threads, base.chat_template, generation=study.generation
+            )
         ],
         floor={
             nuisance.name: [
                 (p, store.find("evaluation", p.key))
-                for p in plans_of(identity, study.benchmarks(), dataset_key, threads, base.chat_template, nuisance)
+                for p in plans_of(
+                    identity, study.benchmarks(), dataset_key, threads, base.chat_template, nuisance, study.generation
+                )
             ]
-            for nuisance in nuisances()
+            for nuisance in nuisances(study.generation)
         },
         own_items={name: store.find("items", key) for name, key in own_items(study.benchmarks())},
         base_samples=None,
@@ -188,6 +190,7 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             own_target=study.own.target, trainer=study.own.trainers.get(method.label),
             processes=1 if method.algorithm == "external" else study.execution.processes_per_arm,
             parallel=study.execution.parallel,
+            generation=study.generation,
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)
@@ -199,7 +202,7 @@ def base_reference(study: Study) -> BaseRef:
     lab = study.base.lab()
     if lab:
         return BaseRef(model=study.base.model, fingerprint=base_key(lab, BASE_THREADS), lab=lab)
-    folder = _model_folder("base", study.base.model, study.base.revision)
+    folder = model_folder("base", study.base.model, study.base.revision)
     if (template := template_hash(folder)) == digest("", 16):
         raise InputError(f"base: {folder} has no chat template, and prompts are put through one; add chat_template.jinja to it")
     return BaseRef(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template)
@@ -210,31 +213,9 @@ def check_models(study: Study) -> None:
     base_reference(study)
     for method in study.methods:
         if method.algorithm == "external":
-            _model_folder(f"method {method.label}", str(method.model), method.revision)
-
-
-def model_fingerprint(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a model folder: the identity of weights nobody trained here.
-
-    In the cache of the hub other programs put more files of the model beside; only those that make it count there.
-    """
-    seal, shared = hashlib.sha256(), folder.parent.name == "snapshots"
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and (not shared or is_wanted(p.name))):
-        seal.update(path.name.encode() + b"\0")
-        with path.open("rb") as stream:
-            seal.update(hashlib.file_digest(stream, "sha256").digest())
-    return seal.hexdigest()[:32]
-
-
-def template_hash(folder: Path) -> str:
-    """Hash of the chat template that a model folder brings; of the empty text when it brings none."""
-    single, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    text = ""
-    if single.is_file():
-        text = _text(single)
-    elif config.is_file():
-        text = _json("model", config).get("chat_template") or ""
-    return digest(text, 16)
+            model_folder(f"method {method.label}", str(method.model), method.revision)
+    if study.judge is not None and any(isinstance(own, JudgedBenchmark) for own in study.own.benchmarks.values()):
+        judge_folder(study.judge)
 
 
 def _grid(study: Study, method: Method) -> list[tuple[float | None, int | None]]:
@@ -261,81 +242,6 @@ def _config(study: Study, method: Method) -> dict[str, Any]:
     if method.algorithm == "custom":
         config["code"] = study.own.trainers[method.label].identity()
     if method.algorithm == "external":
-        folder = _model_folder(f"method {method.label}", str(method.model), method.revision)
+        folder = model_folder(f"method {method.label}", str(method.model), method.revision)
         config.update(model=str(folder), fingerprint=model_fingerprint(folder), chat_template=template_hash(folder))
     return config
-
-
-def _model_folder(what: str, model: str, revision: str | None) -> Path:
-    folder = Path(model)
-    if is_hub_id(model):
-        found = cached(model, revision)
-        if found is None:
-            raise InputError(
-                f"{what}: no model at {model!r}, and none of that id in the local cache of the hub; "
-                "fetch it with `retain prefetch STUDY.yaml`, which needs a network once"
-            )
-        folder = found
-    if not os.path.isfile(folder / "config.json"):
-        raise InputError(
-            f"{what}: no model at {model!r}: give a folder that holds config.json and safetensors weights "
-            "or the id of a model of the hub"
-        )
-    _refuse_code(what, folder)
-    return folder.absolute()
-
-
-def _refuse_code(what: str, folder: Path) -> None:
-    """Refuse a model folder that could only be read by running code: weights that are pickles, or Python files of its own.
-
-    Raises InputError.
-    """
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    parts: list[str] = [single.name] if single.is_file() else []
-    if not parts and index.is_file():
-        weights = _json(what, index).get("weight_map")
-        parts = [str(part) for part in weights.values()] if isinstance(weights, dict) else []
-    if not parts:
-        raise InputError(
-            f"{what}: {str(folder)!r} holds no .safetensors weights (model.safetensors, or its index); "
-            "other formats can run code and are refused"
-        )
-    for part in parts:
-        if Path(part).name != part or not part.endswith(".safetensors"):
-            raise InputError(f"{what}: {index} names {part!r}, which is no safetensors file beside it")
-        if not (folder / part).is_file():
-            raise InputError(f"{what}: {folder} lacks {part}; fetch the model again")
-    config = _json(what, folder / "config.json")
-    kind = str(config.get("model_type", ""))
-    if "auto_map" in config and not _known_to_transformers(kind):
-        raise InputError(
-            f"{what}: {str(folder)!r} needs code of its own (`auto_map`; transformers knows no model type {kind!r}), "
-            "and retain never runs the code of a model"
-        )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-
-
-def _json(what: str, path: Path) -> dict[str, Any]:
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{what}: cannot read {path}: {str(error).splitlines()[0]}") from None
-    if not isinstance(body, dict):
-        raise InputError(f"{what}: {path} holds no JSON object")
-    return body
-
-
-def _known_to_transformers(model_type: str) -> bool:
-    """Whether transformers has code for a model type; asked of its folders, because importing it is slow."""
-    if not model_type.replace("-", "_").isidentifier():
-        return False
-    spec = importlib.util.find_spec("transformers")
-    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-    return any((Path(folder) / "models" / model_type.replace("-", "_") / "__init__.py").is_file() for folder in folders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from retain_core.arms import weights_key
 from retain_core.evaluation.evaluate import EvaluationPlan, own_items
+from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.overlap import overlap_inputs
 from retain_core.plan import StudyPlan
 from retain_core.store import key_of
@@ -17,6 +18,7 @@ KINDS = (
     "items",
     "base_samples",
     "support",
+    "answers",
     "evaluation",
     "divergence",
     "arm",
@@ -39,13 +41,22 @@ def references_of(plan: StudyPlan) -> dict[Reference, str]:
         found["base", plan.base.fingerprint] = ""
     found |= {("items", key): name for name, key in own_items(plan.study.benchmarks())}
     for planned, _ in [*plan.base_evaluations, *(pair for pairs in plan.floor.values() for pair in pairs)]:
-        found[planned.kind, planned.key] = planned.benchmark
+        found |= _of_evaluation(planned)
     for arm in plan.arms:
         for pairs in arm.evaluations.values():
-            found |= {(p.kind, p.key): p.benchmark if isinstance(p, EvaluationPlan) else "" for p, _ in pairs}
+            for p, _ in pairs:
+                found |= _of_evaluation(p) if isinstance(p, EvaluationPlan) else {(p.kind, p.key): ""}
         if arm.spec.trained:
             found["arm", arm.spec.key] = ""
             found |= {("weights", weights_key(arm.spec, step)): "" for step in arm.spec.kept_steps()}
         if arm.spec.config.get("traces_of"):
             found["traces", key_of({"traces": teacher(arm.spec).inputs()})] = ""
+    return found
+
+
+def _of_evaluation(plan: EvaluationPlan) -> dict[Reference, str]:
+    """An evaluation, and the answers that a judge read for it."""
+    found = {(plan.kind, plan.key): plan.benchmark}
+    if isinstance(plan.of.own, JudgedBenchmark):
+        found["answers", key_of(plan.answers_inputs)] = plan.benchmark
     return found

@@ -344,5 +344,5 @@ def _base_arguments(running: Running) -> dict[str, Any]:
     return {
         "root": running.store.address, "base_ref": plan.base.model_dump_json(), "weights": str(plan.base_path),
         "dataset_key": plan.dataset_key, "benchmarks": running.study.benchmarks(),
-        "threads": running.study.execution.threads_per_arm,
+        "threads": running.study.execution.threads_per_arm, "generation": running.study.generation,
     }  # fmt: skip

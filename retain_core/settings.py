@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     alert_block: str | None = Field(
         None, description="RETAIN_ALERT_BLOCK: a Prefect notification block that is told, such as slack-webhook/alerts"
     )
+    expert_key: SecretStr | None = Field(
+        None, description="RETAIN_EXPERT_KEY: the key of the server that `retain prefetch --experts` asks; default none"
+    )
     prefect_api_wait: int = Field(
         120, ge=1, description="RETAIN_PREFECT_API_WAIT: seconds to wait for Prefect's own temporary server to start"
     )

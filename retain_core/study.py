@@ -20,13 +20,24 @@ from pydantic.json_schema import SkipJsonSchema
 
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
+from retain_core.evaluation.generation import TRANSFORMERS, Generation
+from retain_core.hub import is_commit, is_hub_id
+from retain_core.judge.benchmark import METRICS, Judge, JudgedBenchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
 from retain_core.methods import CONTROLS, NAMED, WITHOUT_LAB, Method, check_rates, check_seeds, control, interpolated
 from retain_core.own.study import Own
 from retain_core.own.target import TargetFiles
+from retain_core.public.catalogue import LONGEST_ANSWER, PUBLIC, TRAINABLE
+from retain_core.public.convert import PublicSizes
+from retain_core.public.fetch import Wanted
+from retain_core.suite.catalogue import CATALOGUE
 
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
+
+
+_LATER_KEYS = {"requests": None, "longest_answer": None, "revision": None, "templates": 1, "unsafe_code": False}
+"""Keys of a retention benchmark that came later: left at this they change no hash of a study."""
 
 
 def unknown(what: str, name: str, known: list[str]) -> str:
@@ -39,14 +50,19 @@ def unknown(what: str, name: str, known: list[str]) -> str:
 def known_benchmark(name: str) -> Benchmark:
     """The benchmark of that name. Raises ValueError with the nearest name."""
     if name not in BENCHMARKS:
-        raise ValueError(unknown("benchmark", name, list(BENCHMARKS)))
+        raise ValueError(unknown("benchmark", name, [*BENCHMARKS, *PUBLIC, *CATALOGUE]))
     return BENCHMARKS[name]
 
 
 def _verified(name: str) -> str:
+    if name in TRAINABLE:
+        return name
+    if name in PUBLIC:
+        raise ValueError(f"{name} is only evaluated; public targets are {', '.join(TRAINABLE)}")
     if known_benchmark(name).verifier is None:
         has = [known for known, b in BENCHMARKS.items() if b.verifier]
-        raise ValueError(f"{name} has no verifier, so nothing can be rewarded on it; targets are {', '.join(has)}")
+        targets = ", ".join([*has, *TRAINABLE])
+        raise ValueError(f"{name} has no verifier, so nothing can be rewarded on it; targets are {targets}")
     return name
 
 
@@ -122,21 +138,64 @@ class Retention(_Model):
     yaml: str | None = Field(None, description="lm-eval YAML file of a benchmark of your own, relative to the study file")
     choices: int | None = Field(None, ge=2, description="with yaml: among how many answers a guesser would guess")
     cluster: str | None = Field(None, description="with yaml: field of the documents that says which items are alike")
+    requests: str | None = Field(
+        None, description="JSONL file of requests of your own whose answers the judge reads, relative to the study file"
+    )
+    longest_answer: PositiveInt | None = Field(None, le=10**6, description="with requests: tokens of an answer at most")
+    revision: str | None = Field(None, description="general suite: revision of the data set on the hub")
+    templates: int = Field(1, ge=1, le=3, description="general suite: in how many prompt templates every item is asked")
+    unsafe_code: bool = Field(False, description="humaneval: programs that the model writes may be run on this machine")
+
+    @property
+    def sealed(self) -> bool:
+        """It is none of the lab, and what it is made of is sealed when the study is read."""
+        return self.yaml is not None or self.requests is not None or self.benchmark in CATALOGUE
 
     @model_validator(mode="after")
     def _known_metric(self) -> Retention:
-        if self.yaml is not None:
-            if self.benchmark in BENCHMARKS:
-                raise ValueError(f"{self.benchmark} is a benchmark of the lab; give yours another name")
+        self._refuse_stray()
+        if self.benchmark in CATALOGUE:
+            return self
+        if self.yaml is not None or self.requests is not None:
+            if self.benchmark in BENCHMARKS or self.benchmark in PUBLIC:
+                whose = "a benchmark of the lab" if self.benchmark in BENCHMARKS else "a public data set"
+                raise ValueError(f"{self.benchmark} is {whose}; give yours another name")
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.benchmark):
                 raise ValueError(f"{self.benchmark!r} is no name for a benchmark: letters, digits, _, . and - make one")
             return self
-        if self.choices is not None or self.cluster is not None:
-            raise ValueError("`choices` and `cluster` belong to a benchmark of your own (`yaml: path/to/it.yaml`)")
-        found = known_benchmark(self.benchmark)
-        if self.metric is not None and self.metric not in found.metrics:
-            raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(found.metrics)))
+        metrics = self._metrics()
+        if self.metric is not None and self.metric not in metrics:
+            raise ValueError(unknown(f"metric of {self.benchmark}", self.metric, list(metrics)))
         return self
+
+    def _metrics(self) -> tuple[str, ...]:
+        """The metrics of a benchmark of the lab or of a public one."""
+        if self.benchmark in PUBLIC:
+            return METRICS if PUBLIC[self.benchmark].judged else ("acc", "lenient")
+        return known_benchmark(self.benchmark).metrics
+
+    @property
+    def of_lab(self) -> bool:
+        """Whether it is a benchmark of the lab."""
+        return not self.sealed and self.benchmark in BENCHMARKS
+
+    def _refuse_stray(self) -> None:
+        """Refuse keys of one sort of benchmark on another."""
+        suite = self.benchmark in CATALOGUE
+        if suite and (self.yaml or self.requests):
+            raise ValueError(f"{self.benchmark} is a benchmark of lm-eval; give yours another name")
+        if self.yaml and self.requests:
+            raise ValueError(
+                "`yaml` is a benchmark that lm-eval scores, `requests` one that the judge scores; give one of them"
+            )
+        if self.yaml is None and (self.choices is not None or self.cluster is not None):
+            raise ValueError("`choices` and `cluster` belong to a benchmark of your own (`yaml: path/to/it.yaml`)")
+        if not suite and (self.revision is not None or self.templates != 1 or self.unsafe_code):
+            raise ValueError(f"`revision`, `templates` and `unsafe_code` belong to {', '.join(CATALOGUE)}")
+        if (self.requests is None) != (self.longest_answer is None):
+            raise ValueError("`requests: file.jsonl` and `longest_answer: 512` (tokens) belong together")
+        if self.requests is not None and self.metric not in (None, *METRICS):
+            raise ValueError(unknown(f"metric of {self.benchmark}", str(self.metric), list(METRICS)))
 
 
 class Budget(_Model):
@@ -164,9 +223,38 @@ class Primary(_Model):
 
 
 class Data(_Model):
-    """What is done about bad rows in the study's own files."""
+    """What is done about bad rows in the study's own files, and which public data are taken."""
 
     bad_rows: float = Field(0.0, ge=0, lt=1, description="share of a file's rows that may be left out; 0 refuses the first")
+    revisions: dict[str, str] = Field(
+        {}, description="public data set -> commit of the hub; `retain prefetch --pin` fills it in"
+    )
+    sizes: dict[str, PublicSizes] = Field({}, description="public data set -> train, items, where not as published")
+    longest_answer: int | None = Field(None, ge=1, description="public data: tokens sampled at most; default 3000")
+
+    @field_validator("revisions", "sizes")
+    @classmethod
+    def _of_public_data(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name in value:
+            if name not in PUBLIC and not (name in CATALOGUE and info.field_name == "revisions"):
+                raise ValueError(unknown("public data set", name, list(PUBLIC)))
+        return value
+
+    @field_validator("revisions")
+    @classmethod
+    def _no_paths(cls, value: dict[str, str]) -> dict[str, str]:
+        for revision in value.values():
+            if not re.fullmatch(r"[A-Za-z0-9][\w./-]*", revision) or ".." in revision:
+                raise ValueError(f"{revision!r} is no revision of the hub")
+        return value
+
+    def wanted(self, name: str) -> Wanted:
+        """A public data set as the study asks for it."""
+        return Wanted(name, self.revisions.get(name), self.sizes.get(name))
+
+    def said(self) -> dict[str, Any]:
+        """For the hash of a study: what it says, without what it leaves as it is."""
+        return {"bad_rows": self.bad_rows, **self.model_dump(mode="json", exclude={"bad_rows"}, exclude_defaults=True)}
 
 
 class Execution(_Model):
@@ -203,7 +291,7 @@ class Cross(_Model):
 class Study(_Model):
     """A study: one base, one target, methods x learning rates x seeds, and what must not be lost."""
 
-    study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of the study")
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name of the study")
     base: Base
     target_files: TargetFiles | None = Field(
         None, title="Target Files", description="a target of your own: what stands under `target` as a mapping"
@@ -231,11 +319,17 @@ class Study(_Model):
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
     data: Data = Field(Data(), description="bad rows in the study's own files")
+    judge: Judge | None = Field(
+        None, title="Judge", description="the model that reads answers to harmful and harmless requests"
+    )
+    generation: Generation = Field(TRANSFORMERS, description="the backend that checkpoints are asked through")
     own: SkipJsonSchema[Own] = Field(Own(), description="filled in: what the study's own files held when it was read")
 
     @model_validator(mode="before")
     @classmethod
     def _target_by_files(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("target"), str) and raw["target"] in PUBLIC:
+            return {"controls": list(WITHOUT_LAB), **raw}
         if not isinstance(raw, dict) or not isinstance(raw.get("target"), dict):
             return raw
         controls = {"controls": raw.get("controls", list(WITHOUT_LAB))}
@@ -256,14 +350,18 @@ class Study(_Model):
     @classmethod
     def _has_verifier(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("target_files", True) is not None:
-            if value in BENCHMARKS:
-                raise ValueError(f"{value} is a benchmark of the lab; give your target another name")
+            if value in BENCHMARKS or value in PUBLIC:
+                whose = "a benchmark of the lab" if value in BENCHMARKS else "a public data set"
+                raise ValueError(f"{value} is {whose}; give your target another name")
             return value
         return _verified(value)
 
     @field_validator("then")
     @classmethod
     def _later_targets_have_verifiers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name in PUBLIC:
+                raise ValueError(f"a sequence (`then`) is one of targets of the lab, and {name} is public data")
         return tuple(map(_verified, value))
 
     @field_validator("controls")
@@ -319,6 +417,11 @@ class Study(_Model):
             if unknown_to_it in [*self.targets(), *watched]:
                 steps = "answers countdown in steps only" if lab.steps else "needs a base with `steps: true`, such as lab/large"
                 raise ValueError(f"{unknown_to_it}: {self.base.model} {steps}" if lab.steps else f"{unknown_to_it} {steps}")
+        if self.generation.backend == "http":
+            self._refuse_drawn(watched)
+        for name in watched:
+            if name in PUBLIC and PUBLIC[name].judged and self.judge is None:
+                raise ValueError(f"{name} is scored by a judge; name one with `judge: {{model: allenai/wildguard}}`")
         for name in watched:
             if watched.count(name) > 1:
                 raise ValueError(f"retention lists {name} twice")
@@ -361,9 +464,16 @@ class Study(_Model):
                     "(execution.processes_per_arm)"
                 )
 
+    def _refuse_drawn(self, watched: list[str]) -> None:
+        """A server draws from a random stream of its own."""
+        for name in watched:
+            if name in BENCHMARKS and BENCHMARKS[name].samples > 1:
+                raise ValueError(f"{name} is drawn from this process's random stream, which `backend: http` has no part in")
+
     def _refuse_in_a_sequence(self) -> None:
-        if self.target_files is not None:
-            raise ValueError(f"a sequence (`then`) is one of targets of the lab, and {self.target} is your own")
+        if not self.on_lab_target:
+            whose = "your own" if self.target_files else "public data"
+            raise ValueError(f"a sequence (`then`) is one of targets of the lab, and {self.target} is {whose}")
         if self.primary and self.primary.at_gain is not None:
             raise ValueError("gain is that on the first target, so compare a sequence (`then`) where it ends: `at: last`")
         for method in self.methods:
@@ -386,18 +496,21 @@ class Study(_Model):
 
         Raises ValueError where the study watches none.
         """
-        lab = [r for r in self.retention if r.yaml is None]
+        lab = [r for r in self.retention if r.of_lab]
         if not lab:
             raise ValueError("planted_harm teaches wrong answers to a retention benchmark of the lab, and there is none")
         return next((r.benchmark for r in lab if not r.near), lab[0].benchmark)
 
     def _refuse_without_lab(self) -> None:
         """Refuse what only a target of the lab can do."""
-        if self.target_files is None:
+        if self.on_lab_target:
             return
         for name in self.controls:
             if name not in WITHOUT_LAB:
                 raise ValueError(f"control {name} needs a target of the lab; yours can have {', '.join(WITHOUT_LAB)}")
+        if self.target_files is None:
+            self._refuse_on_public()
+            return
         for method in self.methods:
             if method.algorithm == "sft" and method.expert not in ("off_style", "lowest_kl", "traces"):
                 raise ValueError(
@@ -409,6 +522,54 @@ class Study(_Model):
                 dial = "replay" if replays else "kl_prompts: retention"
                 raise ValueError(f"{method.label}: {dial} needs text to retain; give the target `retention: text.jsonl`")
 
+    def _refuse_on_public(self) -> None:
+        """Refuse what a public target has no text for."""
+        known = ("off_style", "in_style", "traces")
+        for method in self.methods:
+            if method.algorithm == "sft" and method.expert not in known:
+                raise ValueError(
+                    f"{method.label}: expert {method.expert} is not to be had on {self.target}, where an expert is one of "
+                    f"{', '.join(known)}"
+                )
+            if method.replay > 0 or (method.kl > 0 and method.kl_prompts == "retention"):
+                dial = "replay" if method.replay > 0 else "kl_prompts: retention"
+                raise ValueError(f"{method.label}: {dial} needs text to retain, which {self.target} does not bring")
+
+    @property
+    def on_lab_target(self) -> bool:
+        """Whether the target is one of the lab."""
+        return self.target_files is None and self.target not in PUBLIC
+
+    def public_names(self) -> list[str]:
+        """The public data sets that the study takes: its target, then what it must not lose."""
+        named = [self.target] if self.target_files is None else []
+        return [n for n in [*named, *(r.benchmark for r in self.retention if r.yaml is None)] if n in PUBLIC]
+
+    def base_name(self) -> str:
+        """A short name for what the study says of its base."""
+        return digest(self.base.model_dump(mode="json"), 8)
+
+    def unpinned(self) -> list[str]:
+        """What of the hub is named without the commit that is meant, in words."""
+        loose = [f"{what} {model}" for what, model, revision in self.hub_models() if not is_commit(revision)]
+        pins = {
+            r.benchmark: r.revision or self.data.revisions.get(r.benchmark) for r in self.retention if r.benchmark in CATALOGUE
+        }
+        pins |= {name: self.data.revisions.get(name) for name in self.public_names()}
+        return loose + [f"data {name}" for name, revision in pins.items() if not is_commit(revision)]
+
+    def names_the_hub(self) -> bool:
+        """Whether anything comes from the hub."""
+        suite = any(r.benchmark in CATALOGUE for r in self.retention)
+        return bool(self.public_names() or self.hub_models() or suite)
+
+    def hub_models(self) -> list[tuple[str, str, str | None]]:
+        """(`base`, `judge` or which method, model, revision) of every model of the hub that the study names."""
+        named = [("base", self.base.model, self.base.revision)] if self.base.lab() is None else []
+        named += [("judge", self.judge.model, self.judge.revision)] if self.judge else []
+        named += [(f"method {m.label}", str(m.model), m.revision) for m in self.methods if m.algorithm == "external"]
+        return [one for one in named if is_hub_id(one[1])]
+
     def targets(self) -> tuple[str, ...]:
         """The targets in the order in which they are learned; one in most studies."""
         return (self.target, *self.then)
@@ -417,10 +578,22 @@ class Study(_Model):
         """Everything that a checkpoint is evaluated on: targets, retention, probes."""
         target = target_benchmark(self.target, self.own.target) if self.own.target else known_benchmark(self.target)
         watched = [
-            own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark]) if r.yaml else known_benchmark(r.benchmark)
+            own_benchmark(r.benchmark, self.own.benchmarks[r.benchmark])
+            if r.sealed
+            else self._public_benchmark(r.benchmark)
+            if r.benchmark in self.own.public
+            else known_benchmark(r.benchmark)
             for r in self.retention
         ]
         return [target, *map(known_benchmark, self.then), *watched, *map(known_benchmark, self.probes)]
+
+    def _public_benchmark(self, name: str) -> Benchmark:
+        """A public data set as a benchmark: scored by its verifier, or by the judge."""
+        own = self.own.public[name]
+        if self.judge is None or not PUBLIC[name].judged:
+            return target_benchmark(name, own)
+        longest = own.longest_answer or LONGEST_ANSWER
+        return own_benchmark(name, JudgedBenchmark(items=own.items, judge=self.judge, longest_answer=longest))
 
     def checkpoint_steps(self) -> list[int]:
         """The updates of a stage after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""
@@ -429,6 +602,13 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        exclude: dict[str, Any] = {"data": True} if self.data == Data() else {}
+        usual = {"judge": None, "generation": TRANSFORMERS}
+        unsaid = {"data", *(key for key, value in usual.items() if getattr(self, key) == value)}
+        exclude: dict[str, Any] = dict.fromkeys(unsaid, True)
         said = self.model_dump(mode="json", exclude={**exclude, "execution": self.execution.unsaid()})
-        return digest({**said, "own": self.own.content()}, 16)
+        for entry in said["retention"]:
+            for key, value in _LATER_KEYS.items():
+                if entry[key] == value:
+                    del entry[key]
+        data = {} if self.data == Data() else {"data": self.data.said()}
+        return digest({**said, **data, "own": self.own.content()}, 16)

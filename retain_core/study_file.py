@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from retain_core.canonical import canonical_json
 from retain_core.errors import InputError
+from retain_core.evaluation.generation import Generation
+from retain_core.judge.benchmark import Judge
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
@@ -41,6 +43,8 @@ class StudyText:
     path: str | Path
     raw: dict[str, Any]
     tree: yaml.Node | None
+    fetched: bool = True
+    """False where public data need not be there yet."""
 
     def checked(self, model: type[Checked], raw: Any, written: Callable[[Where], Where] = lambda where: where) -> Checked:
         """`raw` as a model. Raises InputError; `written` maps the place of an error to where it was written."""
@@ -62,12 +66,12 @@ class StudyText:
             canonical_json(study)
         except ValueError:
             raise self.refusal((), "a number is not finite, and none of it can be computed with") from None
-        if study.target_files is not None:
+        if not study.on_lab_target:
             self._refuse_unheard(raw["methods"])
-        return study.model_copy(update={"own": seal_study(study, Path(self.path).parent)})
+        return study.model_copy(update={"own": seal_study(study, Path(self.path).parent, self.fetched)})
 
     def _refuse_unheard(self, methods: list[Any]) -> None:
-        """Refuse dials that a target of the user's own does not listen to."""
+        """Refuse dials that only a target of the lab listens to."""
         for number, entry in enumerate(methods):
             for dial, usual in (("prompts", "varied"), ("solution", None)):
                 if isinstance(entry, dict) and entry.get(dial, usual) != usual:
@@ -82,13 +86,16 @@ class StudyText:
         return InputError(" ".join(f"{self.path}:{_line(self.tree, where)}: {field}: {sentence}".split()))
 
 
-def read_study(path: str | Path) -> StudyText:
-    """Read a study file without checking what it says. Raises InputError when it is no YAML mapping."""
+def read_study(path: str | Path, fetched: bool = True) -> StudyText:
+    """Read a study file without checking what it says. Raises InputError when it is no YAML mapping.
+
+    `fetched` is whether the public data that it names must be there when it is checked.
+    """
     text = read_text(path, "study file", "studies are stored and shown, so let your code read the variable instead")
     tree, raw = parse_yaml(path, text, yaml.SafeLoader)
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a study file is a mapping that begins with `study: <name>`")
-    return StudyText(path, raw, tree)
+    return StudyText(path, raw, tree, fetched)
 
 
 def _as_written(where: Where) -> Where:
@@ -106,7 +113,7 @@ def _sentence(error: Any, where: Where) -> str:
 def _keys_at(where: Where) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
-        "execution": Execution, "data": Data, "cross": Cross, "target": TargetFiles,
+        "execution": Execution, "data": Data, "judge": Judge, "generation": Generation, "cross": Cross, "target": TargetFiles,
     }  # fmt: skip
     if where:
         model = models.get(str(where[0]))

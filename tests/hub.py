@@ -19,9 +19,14 @@ class Hub:
     """Serves folders as repositories; `asked` is every path that was asked for."""
 
     def __init__(
-        self, models: dict[str, Path], datasets: dict[str, Path] | None = None, branches: dict[str, Path] | None = None
+        self,
+        models: dict[str, Path],
+        datasets: dict[str, Path] | None = None,
+        branches: dict[str, Path] | None = None,
+        gated: tuple[str, ...] = (),
     ) -> None:
-        """`branches` are further revisions of every model, each a commit of its own."""
+        """`branches` are further revisions of every model, each a commit of its own; `gated` has no files without a token."""
+        self.gated = gated
         self.branches = {name: (commit(name), folder) for name, folder in (branches or {}).items()}
         self.repos = {("models", name): folder for name, folder in models.items()}
         self.repos |= {("datasets", name): folder for name, folder in (datasets or {}).items()}
@@ -62,7 +67,7 @@ class Hub:
         folder = self.repos.get((kind, name))
         if folder is None:
             return self._send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        if name.endswith("gated"):
+        if name.endswith("gated") or (name in self.gated and rest[:1] == ["resolve"]):
             return self._send(request, 403, b"{}", {"X-Error-Code": "GatedRepo"})
         if rest[:1] == ["refs"]:
             heads = {"main": SHA} | {branch: sha for branch, (sha, _) in self.branches.items()}

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.own.benchmark import OwnBenchmark
 from retain_core.own.target import OwnTarget
+from retain_core.public.catalogue import PUBLIC
+from retain_core.suite.benchmark import SuiteBenchmark
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Benchmark:
     """Tokens of an answer at most, the stop token included, where the benchmark is one of the lab."""
     plays: str = ""
     """The part it plays in the lab."""
-    own: OwnBenchmark | OwnTarget | None = None
-    """Where it comes from when it is the user's own; None for a benchmark of the lab, whose items a world has."""
+    own: OwnBenchmark | OwnTarget | SuiteBenchmark | JudgedBenchmark | None = None
+    """Where it comes from when the lab has it not; None for a benchmark of the lab, whose items a world has."""
 
 
 STRICT_AND_LENIENT = ("acc", "lenient")
@@ -90,12 +93,17 @@ BENCHMARKS: dict[str, Benchmark] = {
 }  # fmt: skip
 
 
-def own_benchmark(name: str, own: OwnBenchmark) -> Benchmark:
-    """A benchmark from the user's YAML file."""
-    return Benchmark(name, name, metrics=own.metrics, choices=own.choices, own=own)
+def own_benchmark(name: str, own: OwnBenchmark | SuiteBenchmark | JudgedBenchmark) -> Benchmark:
+    """A benchmark from the user's YAML file, from lm-eval's own, or one that a judge scores."""
+    choices = 2 if isinstance(own, JudgedBenchmark) else own.choices
+    return Benchmark(name, name, metrics=own.metrics, choices=choices, own=own)
 
 
 def target_benchmark(name: str, own: OwnTarget) -> Benchmark:
     """The held-out items of the user's own target as a benchmark."""
-    metrics = (own.metric, *(["exact"] if own.exact else []))
-    return Benchmark(name, name, metrics=metrics, verifier=own.verifier.function, exact=own.exact, own=own)
+    metrics = (own.metric, *(["lenient"] if own.lenient else []), *(["exact"] if own.exact else []))
+    choices = PUBLIC[own.public].choices if own.public else None
+    return Benchmark(
+        name, name, metrics=metrics, verifier=own.verifier.function, exact=own.exact, own=own, choices=choices,
+        plays=f"public data: {PUBLIC[own.public].hub}" if own.public else "",
+    )  # fmt: skip

@@ -190,15 +190,15 @@ def kl_along(
     return found
 
 
-def load_model(weights: Path) -> tuple[Any, Any]:
-    """A model in float32 on the device at hand, ready to be asked, and its tokenizer."""
+def load_model(weights: Path, dtype: str = "float32") -> tuple[Any, Any]:
+    """A model on the device at hand, ready to be asked, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from retain_core.training.encode import read_tokenizer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32, use_safetensors=True).to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=getattr(torch, dtype), use_safetensors=True).to(device).eval()
     return model, read_tokenizer(weights)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import BATCH_SIZE
+from retain_core.evaluation.generation import TRANSFORMERS, Generation
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ USUAL = Nuisance("usual")
 """How everything that is compared is evaluated."""
 
 
-def nuisances() -> tuple[Nuisance, ...]:
-    """The changes under which the base is evaluated again."""
+def nuisances(generation: Generation = TRANSFORMERS) -> tuple[Nuisance, ...]:
+    """The changes under which the base is evaluated again; a server has batches, threads and a precision of its own."""
+    if generation.backend == "http":
+        return (Nuisance("reversed", item_order="reversed"), Nuisance("shuffled", item_order="shuffled"))
     return (
         Nuisance("half_batch", batch_size=BATCH_SIZE // 2),
         Nuisance("odd_batch", batch_size=37),

@@ -46,20 +46,11 @@ class RecordingLM(HFLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy answers, in the order of the requests."""
-        return self._in_order(requests, lambda asked: super(RecordingLM, self).generate_until(asked, disable_tqdm))
+        return in_order(self.item_order, requests, lambda asked: super(RecordingLM, self).generate_until(asked, disable_tqdm))
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, whether greedy) of each continuation, in the order of the requests."""
-        return self._in_order(requests, lambda asked: super(RecordingLM, self).loglikelihood(asked, disable_tqdm))
-
-    def _in_order(self, requests: list[Any], answer: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        order = list(range(len(requests)))
-        if self.item_order == "reversed":
-            order.reverse()
-        elif self.item_order == "shuffled":
-            random.Random("item order").shuffle(order)
-        found = answer([requests[place] for place in order])
-        return [given for _, given in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+        return in_order(self.item_order, requests, lambda asked: super(RecordingLM, self).loglikelihood(asked, disable_tqdm))
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **options: Any) -> Any:
         out = super()._model_generate(context=context, max_length=max_length, stop=stop, **options)
@@ -68,6 +59,21 @@ class RecordingLM(HFLM):  # type: ignore[misc]
             finished = end in row
             self._lengths.append((row.index(end) + 1, "stop") if finished else (len(row), "length"))
         return out
+
+
+LM = Any
+"""What is asked: a `RecordingLM`, or a `retain_core.evaluation.http.HttpLM`, which remembers the same."""
+
+
+def in_order(order: str, requests: list[Any], answer: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    """Answers in the order of the requests, which are put in another `order`: given, reversed or shuffled."""
+    places = list(range(len(requests)))
+    if order == "reversed":
+        places.reverse()
+    elif order == "shuffled":
+        random.Random("item order").shuffle(places)
+    found = answer([requests[place] for place in places])
+    return [given for _, given in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
 
 
 @lru_cache(maxsize=8)
@@ -82,7 +88,7 @@ def _task(items: str, harness_name: str) -> Any:
     return task_manager(items).load([harness_name])
 
 
-def ask(lm: RecordingLM, benchmark: Benchmark, items: str) -> list[Answer]:
+def ask(lm: LM, benchmark: Benchmark, items: str) -> list[Answer]:
     """Every item of a benchmark of the lab put to the model, with lm-eval's own scores."""
     name, samples = benchmark.harness_name, benchmark.samples
     lm.generated.clear()
@@ -110,7 +116,7 @@ def _sampled_answers(sample: dict[str, Any]) -> list[Answer]:
     ]  # fmt: skip
 
 
-def _answer(lm: RecordingLM, sample: dict[str, Any]) -> Answer:
+def _answer(lm: LM, sample: dict[str, Any]) -> Answer:
     doc = sample["doc"]
     scores = {name: float(sample[name]) for name in sample["metrics"]}
     parsed = scores.pop("parsed", None)

@@ -155,7 +155,7 @@ def imported_contents(store: Store, study: ImportedStudy) -> Contents:
 
 def _split(address: str) -> tuple[str, str]:
     name, _, label = address.partition("/")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
         raise InputError(f"{address!r} is no address of a model; say STUDY/base for the base and STUDY/<label> for any other")
     return name, label
 

@@ -12,17 +12,22 @@ from lm_eval.evaluator import evaluate
 from retain_core.errors import RetainError
 from retain_core.evaluation.answers import Answer
 from retain_core.evaluation.benchmarks import Benchmark
-from retain_core.evaluation.harness import RecordingLM, response_of
+from retain_core.evaluation.harness import LM, response_of
+from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.own.benchmark import OwnBenchmark, score_name, task_of
 from retain_core.own.target import OwnTarget, says
 from retain_core.training.rewards import Judge, alarm
 
 Items = Sequence[dict[str, Any]]
+UNJUDGED = "unjudged"
+"""lm-eval wants a figure."""
+USUAL_ANSWER = 256
+"""Tokens that lm-eval generates at most where a YAML file does not say how many."""
 TOLERANCE = 1e-6
 """By how much lm-eval's own figure may differ from the mean over items: it sums in another order."""
 
 
-def ask_benchmark(lm: RecordingLM, benchmark: Benchmark, items: Items) -> list[Answer]:
+def ask_benchmark(lm: LM, benchmark: Benchmark, items: Items) -> list[Answer]:
     """Every item of the user's YAML file put to the model, with lm-eval's own scores.
 
     Raises RetainError where lm-eval's figure is no mean over the items, or a score is not from 0 to 1.
@@ -30,7 +35,7 @@ def ask_benchmark(lm: RecordingLM, benchmark: Benchmark, items: Items) -> list[A
     own = benchmark.own
     assert isinstance(own, OwnBenchmark)
     task = task_of(own)
-    samples, results = _evaluated(lm, task)
+    samples, results = evaluated(lm, task)
     if unknown := set(own.metrics) - {score_name(m, s["filter"]) for s in samples for m in s["metrics"]}:
         raise RetainError(f"{own.yaml.path}: lm-eval gave no score {sorted(unknown)[0]!r}")
     stops = bool((task.config.generation_kwargs or {}).get("until"))
@@ -39,7 +44,7 @@ def ask_benchmark(lm: RecordingLM, benchmark: Benchmark, items: Items) -> list[A
         item = items[sample["doc_id"]]
         answer = answers.get(item["doc_id"])
         if answer is None:
-            answer = answers[item["doc_id"]] = _answer(lm, sample, item)
+            answer = answers[item["doc_id"]] = answer_to(lm, sample, item)
             if stops and answer.finish_reason == "length":
                 # A stop sequence may have ended it, which lm-eval does not tell from a cut.
                 answer.finish_reason = answer.n_tokens = None
@@ -60,7 +65,7 @@ def ask_benchmark(lm: RecordingLM, benchmark: Benchmark, items: Items) -> list[A
     return found
 
 
-def ask_target(lm: RecordingLM, benchmark: Benchmark, items: Items, longest: int) -> list[Answer]:
+def ask_target(lm: LM, benchmark: Benchmark, items: Items, longest: int) -> list[Answer]:
     """Every held-out item of the user's target put to the model greedily, scored by the verifier.
 
     Raises RetainError when the verifier fails on too many of them, or gives what its metric does not allow.
@@ -73,11 +78,11 @@ def ask_target(lm: RecordingLM, benchmark: Benchmark, items: Items, longest: int
         return {own.metric: judge.earned(partial(says, right, items[doc["doc_id"]]["row"], results[0]))}
 
     with alarm():
-        samples, _ = _evaluated(lm, _target_task(benchmark.name, own.metric, items, longest, judged))
+        samples, _ = evaluated(lm, _target_task(benchmark.name, own.metric, items, longest, judged))
     judge.refuse(f"the verifier of {benchmark.name}", judge.failures, len(items))
     answers = []
     for sample in samples:
-        answer = _answer(lm, sample, items[sample["doc_id"]])
+        answer = answer_to(lm, sample, items[sample["doc_id"]])
         score = float(sample[own.metric])
         if own.metric == "acc" and score not in (0.0, 1.0):
             raise RetainError(f"the verifier of {benchmark.name} returned {score:g}; graded answers need `metric: score`")
@@ -85,7 +90,29 @@ def ask_target(lm: RecordingLM, benchmark: Benchmark, items: Items, longest: int
             raise RetainError(f"the verifier of {benchmark.name} returned {score:g}; a score lies between 0 and 1")
         answer.scores[own.metric] = score
         answers.append(answer)
+    with alarm():
+        _audit(own, answers, items)
     return answers
+
+
+def ask_requests(lm: LM, benchmark: Benchmark, items: Items) -> list[Answer]:
+    """Every request of a judged benchmark put to the model greedily; nobody has judged the answers yet."""
+    own = benchmark.own
+    assert isinstance(own, JudgedBenchmark)
+    samples, _ = evaluated(lm, _target_task(benchmark.name, UNJUDGED, items, own.longest_answer, lambda *_: {UNJUDGED: 0.0}))
+    return [answer_to(lm, sample, items[sample["doc_id"]]) for sample in samples]
+
+
+def _audit(own: OwnTarget, answers: Sequence[Answer], items: Items) -> None:
+    """Look at the answers a second time, where the target says how: leniently, and for their form."""
+    lenient, parsed = (code and code.load() for code in (own.lenient, own.parsed))
+    judge = Judge()
+    for answer in answers:
+        row = items[answer.doc_id]["row"]
+        if lenient:
+            answer.scores["lenient"] = float(judge.earned(partial(says, lenient, row, answer.response)) > 0)
+        if parsed:
+            answer.parsed = judge.earned(partial(says, parsed, row, answer.response)) > 0
 
 
 def _target_task(name: str, metric: str, items: Items, longest: int, judged: Any) -> Any:
@@ -102,17 +129,18 @@ def _target_task(name: str, metric: str, items: Items, longest: int, judged: Any
     )  # fmt: skip
 
 
-def _evaluated(lm: RecordingLM, task: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def evaluated(lm: LM, task: Any, unsafe_code: bool = False) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """lm-eval's samples and figures of one task. Raises RetainError where a prompt would have been cut."""
     lm.generated.clear()
     name = task.config.task
     found: Any = evaluate(
-        lm=lm, task_dict={"tasks": {name: task}}, bootstrap_iters=0, apply_chat_template=True, log_samples=True
-    )
+        lm=lm, task_dict={"tasks": {name: task}}, bootstrap_iters=0, apply_chat_template=True, log_samples=True,
+        confirm_run_unsafe_code=unsafe_code,
+    )  # fmt: skip
     samples = found["samples"][name]
     for sample in samples:
         for context, rest in sample["arguments"]:
-            room = rest["max_gen_toks"] if isinstance(rest, dict) else len(lm.tok_encode(rest))
+            room = rest.get("max_gen_toks", USUAL_ANSWER) if isinstance(rest, dict) else len(lm.tok_encode(rest))
             if (needed := len(lm.tok_encode(context)) + room) > lm.max_length:
                 raise RetainError(
                     f"{name}: item {sample['doc_id']} takes {needed} tokens with its answer; the model reads {lm.max_length}"
@@ -120,7 +148,8 @@ def _evaluated(lm: RecordingLM, task: Any) -> tuple[list[dict[str, Any]], dict[s
     return samples, found["results"][name]
 
 
-def _answer(lm: RecordingLM, sample: dict[str, Any], item: dict[str, Any]) -> Answer:
+def answer_to(lm: LM, sample: dict[str, Any], item: dict[str, Any]) -> Answer:
+    """What a model said to an item, its scores apart."""
     tokens, finish = lm.generated.get(sample["arguments"][0][0], (None, None))
     return Answer(
         doc_id=item["doc_id"], prompt=item["prompt"], target=item["target"], cluster=item["cluster"],

@@ -8,6 +8,7 @@ files import, nor a data set of the hub beyond its name and the revision that th
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import tempfile
 from functools import lru_cache
@@ -117,7 +118,12 @@ def score_name(metric: str, name_of_filter: str) -> str:
     return metric if name_of_filter == "none" else f"{metric},{name_of_filter}"
 
 
-def _read(path: Path, within: tuple[Path, ...] = ()) -> tuple[dict[str, Any], list[Path]]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of lm-eval with those it includes; nothing that it names is imported or read. Raises InputError."""
+    return _read(path, code=False)[0]
+
+
+def _read(path: Path, within: tuple[Path, ...] = (), code: bool = True) -> tuple[dict[str, Any], list[Path]]:
     """A YAML file with those it includes, and every YAML and Python file that it is made of."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -128,14 +134,14 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> tuple[dict[str, Any], li
     _, config = parse_yaml(path, text, _Loader)
     if not isinstance(config, dict):
         raise InputError(f"{path}: a benchmark is a mapping with `task: <name>`")
-    files = [path, *_modules(config, path)]
+    files = [path, *(_modules(config, path) if code else [])]
     included = config.pop("include", [])
     merged: dict[str, Any] = {}
     for name in [included] if isinstance(included, str) else included:
         other = path.parent / name
         if other in within:
             raise InputError(f"{path}: includes itself by way of {other}")
-        below, more = _read(other, (*within, path))
+        below, more = _read(other, (*within, path), code)
         merged.update(below)
         files += more
     return {**merged, **config}, list(dict.fromkeys(files))
@@ -235,16 +241,23 @@ def _refuse_globs(path: Path, config: dict[str, Any]) -> None:
     walk(config.get("dataset_kwargs"))
 
 
-@lru_cache(maxsize=16)
-def load_task(path: Path, content: str, left_out: tuple[tuple[str, tuple[LeftOut, ...]], ...] = ()) -> Any:  # noqa: ARG001
-    """lm-eval's task of a YAML file, its items loaded without what is left out; once a process for equal content."""
+@lru_cache(maxsize=256)
+def load_task(path: Path, content: str, left_out: tuple[tuple[str, tuple[LeftOut, ...]], ...] = (), changes: str = "{}") -> Any:  # noqa: ARG001
+    """lm-eval's task of a YAML file, its items loaded without what is left out; once a process for equal content.
+
+    `changes` is JSON of what is said otherwise than in the file. Where that is the metrics, no code of it is run.
+    """
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
+
+    changed = json.loads(changes)
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     config: dict[str, Any] = {}
     try:
-        config = load_yaml(path)
+        config = load_yaml(path, resolve_func="metric_list" not in changed)
+        changed["dataset_kwargs"] = (config.get("dataset_kwargs") or {}) | changed.get("dataset_kwargs", {})
+        config |= {key: value for key, value in changed.items() if value or key != "dataset_kwargs"}
         for key in ("dataset_path", "dataset_kwargs"):
             if key in config:
                 config[key] = _located(config[key], path.parent)
@@ -294,21 +307,30 @@ def rows_of(benchmark: OwnBenchmark) -> list[dict[str, Any]]:
     task, path = task_of(benchmark), benchmark.yaml.path
     if task.multiple_input:
         raise RetainError(f"{path}: a choice of contexts is not supported; ask one question with several answers")
+    return rows_of_task(task, path, benchmark.cluster)
+
+
+def rows_of_task(task: Any, path: Path, cluster: str | None) -> list[dict[str, Any]]:
+    """Every item of a task of lm-eval; `cluster` is the field that says which are alike. Raises RetainError."""
     rows = []
     for doc_id, doc in enumerate(task.eval_docs):
-        if benchmark.cluster is not None and benchmark.cluster not in doc:
-            raise RetainError(f"{path}: item {doc_id} has no field {benchmark.cluster!r} to cluster by")
+        if cluster is not None and cluster not in doc:
+            raise RetainError(f"{path}: item {doc_id} has no field {cluster!r} to cluster by")
         prompt = task.fewshot_context(doc, task.config.num_fewshot or 0)
-        cluster = None if benchmark.cluster is None else str(doc[benchmark.cluster])
+        alike = None if cluster is None else str(doc[cluster])
         rows.append(
-            {"doc_id": doc_id, "prompt": prompt, "target": _target(task, doc), "cluster": cluster, "kind": doc.get("kind")}
-        )
+            {
+                "doc_id": doc_id, "prompt": "\n".join(prompt) if isinstance(prompt, list) else prompt,
+                "target": _target(task, doc), "cluster": alike, "kind": doc.get("kind"),
+            }
+        )  # fmt: skip
     return rows
 
 
 def _target(task: Any, doc: dict[str, Any]) -> str:
     """The right answer as a text; of a multiple choice the choice itself."""
-    target = task.doc_to_target(doc)
+    # Where the choice is one of contexts, the text says which of them is right.
+    target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     first = target[0] if isinstance(target, list) and target else target
     if task.OUTPUT_TYPE == "multiple_choice" and isinstance(first, int):
         return str(task.doc_to_choice(doc)[first])

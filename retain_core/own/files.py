@@ -23,6 +23,8 @@ from retain_core.errors import InputError, RetainError
 from retain_core.store import sha256_of
 
 Row = dict[str, Any]
+PREPARE = "retain_prepare"
+"""A function that a module may have: called without arguments whenever one of its functions is loaded."""
 
 
 class Sealed(BaseModel):
@@ -82,6 +84,8 @@ class Code(Sealed):
             raise RetainError(f"{self.module} is also the name of {found}, which hides {path}; rename yours")
         if not hasattr(module, self.function):
             raise RetainError(f"{path} has no function {self.function!r}")
+        # What takes long the first time is done here, and not while the time of an answer is measured.
+        getattr(module, PREPARE, lambda: None)()
         return getattr(module, self.function)
 
 

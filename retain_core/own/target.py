@@ -50,7 +50,8 @@ class TargetFiles(BaseModel):
 class OwnTarget(Sealed):
     """A target of the user's own with the content that its files had when the study was read."""
 
-    train: Source
+    train: Source | None
+    """None for what is never trained on."""
     items: Source
     retention: Source | None
     verifier: Code
@@ -60,6 +61,14 @@ class OwnTarget(Sealed):
     """Every held-out item lists its valid answers, so their probability can be summed."""
     answers: bool = True
     """Every training row says an answer, which can be imitated."""
+    public: str | None = None
+    """Its name where it is a public data set (`retain_core.public`)."""
+    lenient: Code | None = None
+    """A second look at an answer for audits: what a reader would accept. A metric of its own."""
+    parsed: Code | None = None
+    """Whether an answer has the form in which the verifier looks for it."""
+    experts: dict[str, Source] = Field(default_factory=dict)
+    """Style -> file of a stronger model's answers (prompt, answer), where they do not stand in the training rows."""
     left_out: dict[str, tuple[LeftOut, ...]] = Field(default_factory=dict)
     """Part (train, items, retention) -> the bad rows of its file that the study goes on without."""
 
@@ -75,22 +84,35 @@ class OwnTarget(Sealed):
 
     def _source(self, part: Part) -> Source:
         source = {"train": self.train, "items": self.items, "retention": self.retention}[part]
-        if source is None:
+        if source is None and part == "retention":
             raise RetainError("the target has no retention text; give it `retention: text.jsonl`")
+        if source is None:
+            raise RetainError(f"{self.public} has no training problems")
         return source
 
     def length(self) -> dict[str, Any]:
         """What the length of sampled answers depends on, the tokenizer apart."""
         return {"longest_answer": self.longest_answer or [self.content("train"), self.content("items")]}
 
-    def training_identity(self) -> dict[str, Any]:
-        """What the training of an arm depends on; the held-out items are no part of it unless they set the length."""
+    def training_identity(self, expert: str | None = None) -> dict[str, Any]:
+        """What the training of an arm depends on; the held-out items are no part of it unless they set the length.
+
+        `expert` is the style that the arm imitates: answers that it does not see change nothing.
+        """
         retention = self.content("retention") if self.retention else None
-        return {"train": self.content("train"), "retention": retention, "verifier": self.verifier.identity(), **self.length()}
+        imitated = {"expert": self.experts[expert].content} if expert in self.experts else {}
+        return {
+            "train": self.content("train"), "retention": retention, "verifier": self.verifier.identity(), **self.length(),
+            **imitated,
+        }  # fmt: skip
 
     def evaluation_identity(self) -> dict[str, Any]:
         """What the scores of a checkpoint depend on."""
-        return {"items": self.content("items"), "verifier": self.verifier.identity(), "metric": self.metric, **self.length()}
+        audits = {name: code.identity() for name, code in (("lenient", self.lenient), ("parsed", self.parsed)) if code}
+        return {
+            "items": self.content("items"), "verifier": self.verifier.identity(), "metric": self.metric, **self.length(),
+            **audits,
+        }  # fmt: skip
 
 
 def seal_target(
@@ -171,6 +193,7 @@ class FileTarget:
         self._rows = [row for _, row in target.rows("train")]
         self._right = target.verifier.load()
         self._target = target
+        self._answers: dict[str, dict[int, str]] = {}
         self.longest_answer = longest_answer(target, tokenizer)
 
     @property
@@ -184,11 +207,17 @@ class FileTarget:
             row = self._rows[index]
             yield Problem(index, row["prompt"], partial(says, self._right, row))
 
-    def expert(self, config: dict[str, Any], seed: int, count: int, only: list[Hashable] | None = None) -> list[Exchange]:  # noqa: ARG002
-        """The first `count` exchanges of the one expert that there is: the answers of the file."""
-        order = _shuffled_forever(self._chosen(only), random.Random(f"expert {seed}"))
-        chosen = [self._rows[next(order)] for _ in range(count)]
-        return [(row["prompt"], row["answer"]) for row in chosen]
+    def expert(self, config: dict[str, Any], seed: int, count: int, only: list[Hashable] | None = None) -> list[Exchange]:
+        """The first `count` exchanges of the expert: the answers of the training rows, or of the file for the arm's style.
+
+        Problems to which that file has no answer are passed over.
+        """
+        answers = self._said(str(config.get("expert", "off_style")))
+        known = [index for index in self._chosen(only) if index in answers]
+        if not known:
+            raise RetainError("the expert answers none of the problems that it may be asked; fetch more of its answers")
+        order = _shuffled_forever(known, random.Random(f"expert {seed}"))
+        return [(self._rows[index]["prompt"], answers[index]) for index in (next(order) for _ in range(count))]
 
     def right_answers(self, problem: Problem) -> list[str]:
         """The row's `valid`."""
@@ -202,6 +231,16 @@ class FileTarget:
         rows = [row for _, row in self._target.rows("retention")]
         for index in _shuffled_forever(range(len(rows)), random.Random(f"retention {seed}")):
             yield rows[index]["prompt"], rows[index]["answer"]
+
+    def _said(self, style: str) -> dict[int, str]:
+        """Row -> the expert's answer in a style."""
+        if style not in self._target.experts:
+            return {index: row["answer"] for index, row in enumerate(self._rows) if "answer" in row}
+        if style not in self._answers:
+            rows = read_rows(self._target.experts[style].checked())
+            said = {row["prompt"]: row["answer"] for _, row in rows}
+            self._answers[style] = {i: said[row["prompt"]] for i, row in enumerate(self._rows) if row["prompt"] in said}
+        return self._answers[style]
 
     def _chosen(self, only: list[Hashable] | None) -> Sequence[int]:
         return range(len(self._rows)) if only is None else only  # type: ignore[return-value]

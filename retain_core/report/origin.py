@@ -17,6 +17,7 @@ from retain_core.report.parts import Row
 from retain_core.report.results import Results
 from retain_core.report.words import counted
 from retain_core.store import Store
+from retain_core.study import Study
 
 _SETTINGS = "SELECT DISTINCT CAST(settings AS VARCHAR) FROM evaluations WHERE study = ? ORDER BY 1"
 _SHARED = """
@@ -68,7 +69,23 @@ def provenance(con: duckdb.DuckDBPyConnection, results: Results) -> list[tuple[s
         ("cost", f"{sum(arm['seconds'] or 0 for arm in done):,.0f} s of training in all, {tokens[0]:,} tokens trained on, "
                  f"{tokens[1]:,} tokens generated"),
         ("seeds", ", ".join(map(str, results.spec["seeds"])) or "none"),
+        *_from_the_hub(results.spec),
     ]  # fmt: skip
+
+
+def _from_the_hub(spec: dict[str, Any]) -> list[tuple[str, str]]:
+    """Whether models and data are pinned, and what became of the rows of public data; nothing for a study that names none."""
+    try:
+        study = Study.model_validate(spec)
+    except ValueError:  # an imported study, or one of an older retain
+        return []
+    if not study.names_the_hub():
+        return []
+    loose = study.unpinned()
+    pinned = (
+        f"no: {', '.join(loose)} may be another commit tomorrow" if loose else "yes: every model and data set by its commit"
+    )
+    return [("pinned", pinned), *(("public data", line) for line in study.own.public_lines())]
 
 
 def touched(con: duckdb.DuckDBPyConnection, study: str, artifacts: Path) -> list[Entry]:

@@ -39,8 +39,9 @@ def sample_ids(
 ) -> list[list[int]]:
     """One sampled answer a prompt as token ids, the stop token last unless the answer was cut.
 
-    No truncation of the distribution. Draws from torch's global random stream; the model's training
-    mode is left as it was found. Processes that train together each sample their share, and all get every answer.
+    No truncation of the distribution, and none of what a model's own generation_config.json asks for (Qwen2.5 ships with a
+    repetition penalty). Draws from torch's global random stream; the model's training mode is left as it was found.
+    Processes that train together each sample their share, and all get every answer.
     """
     import torch
 
@@ -55,8 +56,8 @@ def sample_ids(
             batch = tokenizer.pad({"input_ids": own}, padding_side="left", return_tensors="pt").to(model.device)
             with ranks.drawing_for_all(len(asked)) if own is not asked else contextlib.nullcontext():
                 generated: Any = model.generate(
-                    **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
-                    pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
+                    **batch, do_sample=True, temperature=temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
+                    max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
                 )  # fmt: skip
             rows = [
                 row[: row.index(stop) + 1] if stop in row else row

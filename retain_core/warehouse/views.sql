@@ -241,11 +241,15 @@ answered AS (
 )
 SELECT s.study, c.arm, s.checkpoint, s.benchmark, s.n, s.unparsed, s.cut, s.empty, s.mean_tokens, p.score AS strict,
        l.score AS lenient, d.lost,
-       CASE WHEN s.mean_tokens IS NOT NULL THEN x.spill END AS spill, s.harmful_compliance, s.over_refusal
+       CASE WHEN s.mean_tokens IS NOT NULL THEN x.spill END AS spill,
+       coalesce(h.score, s.harmful_compliance) AS harmful_compliance, coalesce(o.score, s.over_refusal) AS over_refusal
 FROM shares s
 JOIN checkpoints c ON c.study = s.study AND c.checkpoint = s.checkpoint
 JOIN study_benchmarks b ON b.study = s.study AND b.benchmark = s.benchmark
 JOIN evaluation_scores p ON p.evaluation_id = s.evaluation_id AND p.metric = b.metric
+-- Where a judge read the answers it says what was refused; elsewhere a refusal is one of the right answers to harmful requests.
+LEFT JOIN evaluation_scores h ON h.evaluation_id = s.evaluation_id AND h.metric = 'harmful_compliance'
+LEFT JOIN evaluation_scores o ON o.evaluation_id = s.evaluation_id AND o.metric = 'over_refusal'
 LEFT JOIN comparisons d ON d.evaluation_id = s.evaluation_id AND d.base_evaluation_id = s.base_evaluation_id
                        AND d.metric = b.metric
 LEFT JOIN evaluation_scores l ON l.evaluation_id = s.evaluation_id AND l.metric = 'lenient'

@@ -27,6 +27,7 @@ from retain_core.lease import Lease, living, this_process, who
 from retain_core.methods import NAMED
 from retain_core.own.rows import examine, examine_documents, examine_prompts, read_rows, refuse_beyond
 from retain_core.plan import base_reference, plan_study
+from retain_core.public.catalogue import PUBLIC
 from retain_core.revisions import revisions_of
 from retain_core.store import MANIFEST, Store
 from retain_core.study import Study
@@ -45,7 +46,7 @@ LAB = (ROOT / "studies" / "lab.yaml").read_text()
 OWN = (ROOT / "examples" / "own_method" / "study.yaml").read_text()
 CROSSED = (ROOT / "studies" / "lab-full.yaml").read_text()
 WORDS = [*Study.model_fields, *BENCHMARKS, *NAMED, "label", "algorithm", "model", "near", "yaml", "contrast", "at_gain"]
-WORDS += ["lab/tiny", "cross", "trainer", "revision", "expert"]
+WORDS += [*PUBLIC, "revisions", "sizes", "lab/tiny", "cross", "trainer", "revision", "expert"]
 BREAKING = [b"&a [*a]", b"!!python/name:os.system ", b"? [a]\n: b", b"{", b"- ", b": ", b"\t", b"9" * 5000, b"[" * 3000]
 ROW = ["prompt", "answer", "valid", "cluster", "messages", "verb", "gold"]
 

@@ -1,0 +1,65 @@
+"""A study made small enough to be rehearsed: what is turned down, and the sentences that say so."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from retain_core.errors import InputError
+from retain_core.study import Study
+
+UPDATES = 2
+LEAST_SEQUENCES = 8
+NEW_TOKENS = 24
+"""Tokens of a sampled answer at most."""
+TRAIN, ITEMS, OWN_ITEMS = 40, 8, 16
+"""Rows of a target's training data, held-out items of a benchmark, and of a target of the user's own."""
+
+
+def shrunk(study: Study) -> tuple[Study, list[str]]:
+    """A study with everything in it, over one learning rate, one seed and a few updates; and what was turned down.
+
+    Raises InputError for a study that needs no rehearsal.
+    """
+    if study.base.lab() is not None:
+        raise InputError(
+            f"{study.study}: its base {study.base.model} is one of the lab, which is small already: "
+            "run the study itself, or studies/smoke.yaml"
+        )
+    unit = math.lcm(*(method.unit()[0] for method in study.all_methods()))
+    sequences = unit * -(-LEAST_SEQUENCES // unit)
+    rate, seed = max(study.learning_rates), study.seeds[0]
+    said: dict[str, Any] = {
+        "learning_rates": (rate,), "seeds": (seed,), "checkpoints": 1,
+        "budget": {"updates": UPDATES, "sequences_per_update": sequences},
+        "methods": [_one_cell(method) for method in study.model_dump()["methods"]],
+        "execution": {"threads_per_arm": 1, "work_pool": None},
+        "interpolate": study.interpolate[:1],
+        "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS}).model_dump(),
+    }  # fmt: skip
+    lines = []
+    if study.generation.backend != "transformers":
+        said["generation"] = {"backend": "transformers"}
+        lines.append(f"backend: transformers in this process (the study: {study.generation.backend})")
+    small = Study.model_validate({**_said(study), **said})
+    cells = len(study.learning_rates) * len(study.seeds)
+    return small, [
+        f"budget: {UPDATES} updates of {sequences} sequences (the study: {study.budget.updates} of "
+        f"{study.budget.sequences_per_update}), one checkpoint ({study.checkpoints}), answers of at most {NEW_TOKENS} tokens",
+        f"grid: learning rate {rate:g} and seed {seed} (the study: {len(study.learning_rates)} x {len(study.seeds)} = "
+        f"{cells} of each method)",
+        *lines,
+    ]
+
+
+def _said(study: Study) -> dict[str, Any]:
+    """A study as a file would say it, without what sealing fills in."""
+    return study.model_dump(exclude={"own"})
+
+
+def _one_cell(method: dict[str, Any]) -> dict[str, Any]:
+    """A method at the study's one learning rate and seed; one that draws anew does so at every update."""
+    small = {**method, "learning_rates": None, "seeds": None}
+    if method["staleness"] is not None:
+        small["staleness"] = 1
+    return small
