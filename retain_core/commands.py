@@ -106,6 +106,7 @@ def _planned(plan: StudyPlan, store: Store) -> str:
             f"base {study.base.model}: {base}",
             _counts(plan.arms),
             *cost_lines([plan], store, parallel_arms(study)),
+            *_card_lines(plan),
             *disk_lines([plan], store, parallel_arms(study), free_bytes(store)),
             *study.own.notes(),
             *study.own.public_lines(),
@@ -114,6 +115,14 @@ def _planned(plan: StudyPlan, store: Store) -> str:
             *detectable_lines(study, settings().warehouse, seconds_per_seed(plan, store)),
         ]
     )
+
+
+def _card_lines(plan: StudyPlan) -> list[str]:
+    """Which cards the trainings that are still to do fit on; nothing for a base of the lab."""
+    from retain_core.cards import card_lines, demand_of
+
+    demand = demand_of(arm.spec for arm in plan.arms if arm.to_train)
+    return card_lines(demand) if demand else []
 
 
 def pinned_lines(study: Study) -> list[str]:

@@ -26,6 +26,7 @@ from retain_core.overlap import overlap_inputs
 from retain_core.store import Artifact, Store, key_of
 from retain_core.study import Study
 from retain_core.support import support_key
+from retain_core.training.size import TrainingSize
 
 BASE_THREADS = 2
 """Threads for training a lab base: fixed, because the thread count is part of what decides its bits."""
@@ -160,7 +161,7 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
     )
     plan.base_samples = store.find("base_samples", key_of(plan.divergence_settings.inputs()))
     plan.overlap = store.find("overlap", key_of(overlap_inputs(plan)))
-    plan.arms = [plan_arm(spec, store) for spec in arm_specs(study, base, world, dataset_key)]
+    plan.arms = [plan_arm(spec, store) for spec in fit_to_card(arm_specs(study, base, world, dataset_key), study)]
     return plan
 
 
@@ -189,12 +190,27 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             interpolate=study.interpolate if method.label in study.interpolated().values() else (),
             own_target=study.own.target, trainer=study.own.trainers.get(method.label),
             processes=1 if method.algorithm == "external" else study.execution.processes_per_arm,
-            parallel=study.execution.parallel,
-            generation=study.generation,
+            parallel=study.execution.parallel, generation=study.generation, size=study.training,
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)
     ]  # fmt: skip
+
+
+def fit_to_card(specs: list[ArmSpec], study: Study) -> list[ArmSpec]:
+    """The arms with the micro-batch and the recomputing that `training.card` stands for. Raises InputError: none fits."""
+    from retain_core.cards import GB, demand_of, fitted
+
+    if study.training.card is None or (demand := demand_of(specs)) is None:
+        return specs
+    size = fitted(demand, study.training.card * GB, study.training)
+    if size is None:
+        needed, method = demand.peak(TrainingSize(micro_batch=1, activation_checkpointing=True))
+        raise InputError(
+            f"training.card: {method} takes {needed / GB:.0f} GB at least, and the card has {study.training.card}; "
+            "train adapters (`lora_rank`) or use several cards (`execution: {processes_per_arm: 4, parallel: fsdp}`)"
+        )
+    return [spec.model_copy(update={"size": size}) for spec in specs]
 
 
 def base_reference(study: Study) -> BaseRef:

@@ -92,11 +92,21 @@ def open_study(study: Study, config: Settings) -> Iterator[Running]:
     with store.leased(f"study-{study.study}"):
         try:
             plan = plan_study(study, store)
+            _refuse_small_cards(plan)
             with lock_home(config.home):
                 revisions = declare(store, study)
             yield Running(study, config, store, revisions, plan)
         finally:
             workers.stop_all()
+
+
+def _refuse_small_cards(plan: StudyPlan) -> None:
+    """Raise InputError where a training that is still to do does not fit on an accelerator of this machine."""
+    from retain_core.cards import demand_of, memory_here, refuse_too_small
+
+    to_train = [arm.spec for arm in plan.arms if arm.to_train]
+    if to_train and not plan.study.execution.work_pool and (memory := memory_here()) and (demand := demand_of(to_train)):
+        refuse_too_small(demand, {spec.size for spec in to_train}, memory)
 
 
 def declare_all(studies: Sequence[Study], config: Settings) -> None:

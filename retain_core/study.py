@@ -31,6 +31,7 @@ from retain_core.public.catalogue import LONGEST_ANSWER, PUBLIC, TRAINABLE
 from retain_core.public.convert import PublicSizes
 from retain_core.public.fetch import Wanted
 from retain_core.suite.catalogue import CATALOGUE
+from retain_core.training.size import TrainingSize
 
 CHECKPOINT_RATIO = 2.5
 """How many times later a checkpoint is than the one before: four reach back to a sixteenth of the training."""
@@ -318,6 +319,9 @@ class Study(_Model):
     primary: Primary | None = Field(None, title="Primary", description="the contrast that is declared before training")
     keep: Literal["last", "all", "none"] = Field("last", description="weights on disk after evaluation; answers always stay")
     execution: Execution = Execution()
+    training: TrainingSize = Field(
+        TrainingSize(), title="Training", description="how trainings are fitted to the accelerator: precision, micro-batches"
+    )
     data: Data = Field(Data(), description="bad rows in the study's own files")
     judge: Judge | None = Field(
         None, title="Judge", description="the model that reads answers to harmful and harmless requests"
@@ -449,6 +453,7 @@ class Study(_Model):
                     f"must be a multiple of {why} ({unit})"
                 )
         self._refuse_unequal_shares()
+        self._refuse_unequal_parts()
         return self
 
     def _refuse_unequal_shares(self) -> None:
@@ -463,6 +468,19 @@ class Study(_Model):
                     f"{method.label}: {shared} {what} an update do not divide among {processes} processes "
                     "(execution.processes_per_arm)"
                 )
+
+    def _refuse_unequal_parts(self) -> None:
+        """Micro-batches of the methods that sample, or learn from pairs, are equally large."""
+        if self.training.card is not None and self.base.lab() is not None:
+            raise ValueError("training.card fits models that are not of the lab to a card; those of the lab fit on any")
+        if (micro := self.training.micro_batch) is None:
+            return
+        for method in self.methods:
+            pairs = method.algorithm in ("dpo", "simpo")
+            batch = self.budget.sequences_per_update // self.execution.processes_per_arm // (2 if pairs else 1)
+            if (pairs or "group_size" in method.config()) and micro < batch and batch % micro:
+                what = "pairs" if pairs else "samples"
+                raise ValueError(f"{method.label}: training.micro_batch ({micro}) must divide the {batch} {what} of an update")
 
     def _refuse_drawn(self, watched: list[str]) -> None:
         """A server draws from a random stream of its own."""
@@ -602,7 +620,7 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        usual = {"judge": None, "generation": TRANSFORMERS}
+        usual = {"judge": None, "generation": TRANSFORMERS, "training": TrainingSize()}
         unsaid = {"data", *(key for key, value in usual.items() if getattr(self, key) == value)}
         exclude: dict[str, Any] = dict.fromkeys(unsaid, True)
         said = self.model_dump(mode="json", exclude={**exclude, "execution": self.execution.unsaid()})

@@ -14,6 +14,8 @@ from retain_core.training.size import WHOLE, TrainingSize
 
 LOG_POINTS = 25
 """Points of a training curve."""
+LENGTHS = 64
+"""Where layers are compiled, lengths are multiples of this: a compilation serves few of them, and other ones run plain."""
 NO_CLIP = 1e9
 """A clip range that no ratio leaves."""
 
@@ -78,6 +80,7 @@ def sft_config(loss: str = "nll", order: str = "random", **common: Any) -> Any:
     return ranks.in_shards_on_cpu(SFTConfig(
         **_common(**common), loss_type=loss, completion_only_loss=True, assistant_only_loss=False, packing=False,
         padding_free=False, max_length=None, shuffle_dataset=False, train_sampling_strategy=order,
+        pad_to_multiple_of=LENGTHS if common.get("size", WHOLE).compile else None,
     ))  # fmt: skip
 
 

@@ -81,15 +81,16 @@ def training_peak(shape: Shape, size: TrainingSize, rows: int, longest: int) -> 
     """Bytes at the peak of training all weights in bf16 on `rows` sequences of `longest` tokens at once.
 
     The peak is where the backward pass begins: everything that the layers keep, and the gradient of the output layer, which
-    is whole in fp32 until the embedding's has come too.
+    is whole in fp32 until the embedding's has come too. With recomputing it may also be the end of the forward pass.
     """
     tokens = rows * longest
     layer = tokens * layer_bytes(shape, size.compile)
     stream = 4 * shape.hidden * tokens
-    if size.activation_checkpointing:
-        kept, worked = shape.layers * stream, 2 * layer
-    else:
-        kept, worked = shape.layers * layer, TILE
     cast = 2 * shape.in_layers
     head = 4 * shape.vocabulary * shape.hidden + 4 * stream
-    return TRAINED * shape.parameters + cast + kept + head + max(worked, TILE)
+    held = TRAINED * shape.parameters
+    if not size.activation_checkpointing:
+        return held + shape.layers * layer + cast + head + TILE
+    # What is cast for the forward pass is let go at its end, and cast again layer by layer.
+    forward = cast + 4 * stream + TILE
+    return held + shape.layers * stream + max(forward, head + layer + cast // shape.layers)

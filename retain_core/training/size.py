@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retain_core.errors import InputError
 
@@ -24,6 +24,11 @@ class TrainingSize(BaseModel):
     micro_batch: int | None = Field(
         None, ge=1, description="sequences that are held in memory at once; null: the whole batch of an update"
     )
+    card: int | None = Field(
+        None,
+        ge=1,
+        description="memory of the accelerator in GB, such as 80: micro_batch and activation_checkpointing are chosen to fit",
+    )
     activation_checkpointing: bool = Field(False, description="recompute each layer in the backward pass: memory for time")
     compile: bool = Field(False, description="compile each layer before training (minutes at the start, faster after)")
 
@@ -38,6 +43,12 @@ class TrainingSize(BaseModel):
         if batch % self.micro_batch:
             raise InputError(f"micro_batch {self.micro_batch} does not divide a batch of {batch}; choose one that does")
         return batch // self.micro_batch
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> TrainingSize:
+        if self.card is not None and (self.micro_batch is not None or self.activation_checkpointing):
+            raise ValueError("`card` chooses micro_batch and activation_checkpointing; leave it out to set them yourself")
+        return self
 
     def inputs(self) -> dict[str, Any]:
         """What keys are made of: the dials that are not at their default."""
