@@ -10,11 +10,14 @@ import pytest
 from typer.main import get_command
 
 from flows.cli import app
+from retain_core.evaluation.generation import Generation
+from retain_core.judge.benchmark import Judge
 from retain_core.lab.spec import LabSpec
 from retain_core.methods import CONTROLS, DIALS, NAMED
 from retain_core.own.target import TargetFiles
 from retain_core.settings import Settings
 from retain_core.study import Budget, Cross, Data, Execution, Primary, Retention, Study
+from retain_core.training.size import TrainingSize
 from retain_core.warehouse.load import connect
 from tests.conftest import ROOT
 
@@ -93,7 +96,20 @@ def test_every_command_and_setting_is_documented():
 
 
 def test_every_study_key_dial_method_and_control_is_documented():
-    for model in (Study, TargetFiles, Data, Cross, Retention, Budget, Primary, Execution, LabSpec):
+    for model in (
+        Study,
+        TargetFiles,
+        Data,
+        Cross,
+        Retention,
+        Budget,
+        Primary,
+        Execution,
+        LabSpec,
+        TrainingSize,
+        Judge,
+        Generation,
+    ):
         for name in model.model_fields:
             assert f"`{name}`" in REFERENCE, name
     for dial in {d for dials in DIALS.values() for d in dials}:
