@@ -99,7 +99,7 @@ def peak(shape: Shape, size: TrainingSize, longest: int, arm: ArmSpec) -> int:
     extra = 4 * shape.parameters if compared else 0
     if dials.get("kl"):
         extra += 12 * shape.vocabulary * rows * longest  # both models' distributions and their difference, in fp32
-    if own:
+    if own and arm.processes == 1:
         extra += 2 * shape.parameters  # the copy in bf16 that samples
     if dials["algorithm"] == "ppo":
         extra += held + rows * longest * 4 * shape.hidden * shape.layers  # a critic of the base's size

@@ -32,12 +32,11 @@ def _study(raw: dict[str, Any], model_name: str, target_name: str) -> dict[str, 
     retention = [{"benchmark": name, "near": True} if name in target["near"] else name for name in names]
     methods = [_refreshed(method, target["refresh"]) for method in template["methods"]]
     budget = {"updates": target["updates"], "sequences_per_update": raw["sequences_per_update"]}
-    training = {"training": size["training"]} if size["training"] else {}
     return {
         "study": f"{model_name}-{target_name}", "base": {"model": model["model"]}, "target": target["target"],
         "retention": retention, "judge": template["judge"], "methods": methods, "controls": template["controls"],
         "learning_rates": model["learning_rates"], "seeds": template["seeds"], "budget": budget,
-        "checkpoints": template["checkpoints"], **training, "primary": template["primary"], "keep": template["keep"],
+        "checkpoints": template["checkpoints"], **size, "primary": template["primary"], "keep": template["keep"],
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from retain_core.errors import InputError
 from retain_core.study import Study
+from retain_core.training.size import TrainingSize
 
 UPDATES = 2
 LEAST_SEQUENCES = 8
@@ -34,6 +35,7 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
         "budget": {"updates": UPDATES, "sequences_per_update": sequences},
         "methods": [_one_cell(method) for method in study.model_dump()["methods"]],
         "execution": {"threads_per_arm": 1, "work_pool": None},
+        "training": {"activation_checkpointing": study.training.activation_checkpointing},
         "interpolate": study.interpolate[:1],
         "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS}).model_dump(),
     }  # fmt: skip
@@ -41,6 +43,10 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
     if study.generation.backend != "transformers":
         said["generation"] = {"backend": "transformers"}
         lines.append(f"backend: transformers in this process (the study: {study.generation.backend})")
+    if study.training != TrainingSize():
+        lines.append("training: whole batches in this machine's own precision, not compiled")
+    if study.execution.processes_per_arm > 1:
+        lines.append(f"one process an arm (the study: {study.execution.processes_per_arm}, {study.execution.parallel})")
     small = Study.model_validate({**_said(study), **said})
     cells = len(study.learning_rates) * len(study.seeds)
     return small, [
