@@ -117,7 +117,7 @@ class Results:
         """Keep what `work` gives, or why it gave nothing; it is left out where fewer than `needs` seconds are left."""
         entry: dict[str, Any] = {}
         started = time.perf_counter()
-        if self.left() < needs:
+        if needs and self.left() < needs:
             entry = {"left out": f"{self.left():.0f} s were left of the budget"}
         else:
             try:

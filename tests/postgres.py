@@ -69,6 +69,15 @@ def new_database(address: str, name: str) -> str:
     return f"{address}/{name}"
 
 
+def dumped(database: str) -> str:
+    """Every row of every table that a database holds, as text."""
+    import psycopg
+
+    with psycopg.connect(database) as con:
+        tables = con.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        return "\n".join(str(row) for (table,) in tables for row in con.execute(f'SELECT t::text FROM "{table}" t'))
+
+
 def _programs() -> Path | None:
     """The folder with initdb and postgres; Debian keeps one for each version, out of PATH."""
     found = shutil.which("initdb")

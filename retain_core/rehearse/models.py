@@ -24,6 +24,8 @@ HIDDEN, LAYERS, HEADS, GROUPS = 64, 2, 4, 2
 VOCABULARY = 1024
 TAUGHT, TAUGHT_BATCH, TAUGHT_RATE = 60, 16, 3e-3
 """Updates, exchanges an update and learning rate of what a small model is taught: to give a short answer and to stop."""
+LEARNED, MOST_TAUGHT = 0.15, 600
+"""A judge is taught until its loss is so low, in nats per token, or for so many updates: its words must be readable."""
 
 TINY = {
     "hidden_size": HIDDEN, "n_embd": HIDDEN, "d_model": HIDDEN, "dim": HIDDEN, "word_embed_proj_dim": HIDDEN,
@@ -185,7 +187,7 @@ def build_model(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     if exchanges:
-        teach(model, tokenizer, _encoded(what, tokenizer, exchanges, plain))
+        teach(model, tokenizer, _encoded(what, tokenizer, exchanges, plain), until=LEARNED if plain else None)
     model.save_pretrained(folder)
     if shape.generation:
         stops = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -194,8 +196,11 @@ def build_model(
     return sum(p.numel() for p in model.parameters())
 
 
-def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> None:
-    """A few updates, so that a model of random weights answers briefly and ends what it says."""
+def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]], until: float | None = None) -> None:
+    """A few updates, so that a model of random weights answers briefly and ends what it says.
+
+    With `until` they go on until the loss is as low, in nats per token, but not for ever.
+    """
     import torch
 
     from retain_core.training.encode import padded
@@ -203,7 +208,7 @@ def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> N
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     optimizer = torch.optim.AdamW(model.parameters(), lr=TAUGHT_RATE, weight_decay=0.0)
     model.train()
-    for update in range(TAUGHT):
+    for update in range(TAUGHT if until is None else MOST_TAUGHT):
         chosen = [rows[(update * TAUGHT_BATCH + place) % len(rows)] for place in range(TAUGHT_BATCH)]
         ids, labels, mask = padded(chosen, pad)
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
@@ -211,6 +216,8 @@ def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> N
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        if until is not None and loss.item() < until:
+            break
     model.eval()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -26,7 +27,8 @@ def rendered(**given):
     # Nothing in the template asks the server for anything, so none has to be there.
     client, values = PrefectClient("http://127.0.0.1:9/api"), {"image": "here/retain:1", **given}
     make = KubernetesWorkerJobConfiguration.from_template_and_values(TEMPLATE, values, client=client)
-    configuration = asyncio.run(make)
+    with ThreadPoolExecutor(1) as thread:  # another test of this process may have left an event loop in this one
+        configuration = thread.submit(asyncio.run, make).result()
     configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="arm"))
     return configuration.job_manifest
 

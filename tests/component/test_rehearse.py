@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import pytest
 import yaml
@@ -20,7 +21,6 @@ from tests.language import sentence_tables
 
 PAPER = ROOT / "studies" / "paper"
 MODELS = sorted({study["base"]["model"] for study in paper_studies().values()})
-ONE_PER_TARGET = ("qwen2.5-1.5b-countdown", "llama-3.2-1b-ifeval", "qwen2.5-7b-mmlu")
 TEXTS = ["Add 3 and 4.", "Which colour is it?"] * 10
 EXCHANGES = [(f"Add {n} and 4.", f"It is {n + 4}.") for n in range(32)]
 
@@ -32,9 +32,8 @@ def rehearsed(path, home, rows=None):
     return said
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in ONE_PER_TARGET else pytest.mark.slow) for n in paper_studies()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", paper_studies())
 def test_a_published_study_goes_through(name, tmp_path):
     said = rehearsed(PAPER / f"{name}.yaml", tmp_path / "home")
     text = "\n".join(said)
@@ -80,7 +79,10 @@ def study(tmp_path):
         path.write_text(yaml.safe_dump(said | otherwise))
         return path
 
-    return write
+    folders = list(sys.path)
+    yield write
+    sys.path[:] = folders  # every test has a `checks` of its own
+    sys.modules.pop("checks", None)
 
 
 def test_a_study_of_ones_own_files_and_model_folder_goes_through(study, model, tmp_path):

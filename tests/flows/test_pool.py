@@ -25,23 +25,34 @@ from retain_core.lease import living
 from retain_core.warehouse.query import open_warehouse
 from tests.conftest import ROOT, environment, run_plain, serving_prefect
 from tests.faults.kill import left_over, outcome
-from tests.postgres import new_database, postgres
+from tests.postgres import dumped, new_database, postgres
 from tests.scan import PLANTED, where
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def pools(tmp_path_factory):
-    """Settings with which a process finds the server, on which both pools exist."""
-    home = tmp_path_factory.mktemp("server")
+def database():
+    """The address of the server's database."""
     with postgres() as server:
-        database = new_database(server, "prefect").replace("postgresql:", "postgresql+asyncpg:")
-        with serving_prefect(home, PREFECT_API_DATABASE_CONNECTION_URL=database) as address:
-            settings = {"PREFECT_API_URL": f"{address}/api"}
-            for pool in ("cpu-pool", "gpu-pool"):
-                prefect(home, settings, "work-pool", "create", pool, "--type", "process")
-            yield settings
+        yield new_database(server, "prefect")
+
+
+@pytest.fixture(scope="module")
+def server_home(tmp_path_factory):
+    """Where the server keeps what is not in its database."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def pools(server_home, database):
+    """Settings with which a process finds the server, on which both pools exist."""
+    address_of_database = database.replace("postgresql:", "postgresql+asyncpg:")
+    with serving_prefect(server_home, PREFECT_API_DATABASE_CONNECTION_URL=address_of_database) as address:
+        settings = {"PREFECT_API_URL": f"{address}/api"}
+        for pool in ("cpu-pool", "gpu-pool"):
+            prefect(server_home, settings, "work-pool", "create", pool, "--type", "process")
+        yield settings
 
 
 def prefect(home, settings, *arguments):
@@ -107,7 +118,7 @@ def of_pool(smoke_study, tmp_path, methods="[sft, grpo, sft_in_style]", **more):
     return inline, pooled
 
 
-def test_arms_on_a_pool_are_those_of_one_process(home, smoke_study, tmp_path, pools, tmp_path_factory):
+def test_arms_on_a_pool_are_those_of_one_process(home, smoke_study, tmp_path, pools, tmp_path_factory, server_home, database):
     inline, pooled = of_pool(smoke_study, tmp_path)
     other = tmp_path_factory.mktemp("inline") / "home"
     shutil.copytree(home, other)
@@ -121,11 +132,11 @@ def test_arms_on_a_pool_are_those_of_one_process(home, smoke_study, tmp_path, po
     assert run_plain(inline, other) == {}
     assert outcome(home) == outcome(other)
     assert left_over(home) == []
-    (server,) = tmp_path_factory.getbasetemp().glob("fresh*")
-    for place in (home, server, tmp_path / "one"):  # the server knows parameters, variables of jobs, logs and states
+    for place in (home, server_home, tmp_path / "one"):
         assert where(place, list(PLANTED.values())) == []
-    assert where(server, ["sft_in_style-lr1e-3-s0"]) != []
-    assert not [secret for secret in PLANTED.values() if secret in out + err]
+    known_to_server = dumped(database)  # parameters, variables of jobs, logs and states
+    assert "sft_in_style-lr1e-3-s0" in known_to_server
+    assert not [secret for secret in PLANTED.values() if secret in out + err + known_to_server]
 
 
 @pytest.mark.slow
