@@ -48,12 +48,13 @@ def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: 
     """Sample the base on the first target items and publish how often it is right."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
 
-    from retain_core.training.encode import read_tokenizer
+    from retain_core.evaluation.divergence import load_model
     from retain_core.training.sampling import sample_answers
 
-    tokenizer, longest, judge = read_tokenizer(weights), target.longest, Judge()
+    model, tokenizer = load_model(weights)
+    longest, judge = target.longest, Judge()
     if isinstance(target.own, OwnTarget):
         docs, right = read_items(store, target)[:ITEMS], target.own.verifier.load()
         longest = longest_answer(target.own, tokenizer)
@@ -66,7 +67,6 @@ def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: 
             return text.strip() in doc["valid"]
         return judge.earned(partial(says, right, doc["row"], text)) > 0
 
-    model = AutoModelForCausalLM.from_pretrained(weights, use_safetensors=True)
     set_seed(SEED)
     prompts = [doc["prompt"] for doc in docs for _ in range(SAMPLES)]
     answers = sample_answers(model, tokenizer, prompts, temperature=1.0, max_new_tokens=longest)
