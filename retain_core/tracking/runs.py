@@ -79,12 +79,20 @@ class Runs:
         self.tidy()
 
     def tidy(self) -> None:
-        """Look up the runs, and delete those without a key: a call that was made again where the answer was lost leaves one."""
+        """Look up the runs; delete those without a key, and models that are no output of theirs.
+
+        A call that was made again where the answer was lost leaves such.
+        """
+        outputs: dict[str, set[str]] = {}
         for run in _pages(self._client.search_runs, [self._experiment]):
             if KEY in run.data.tags:
                 self._known[run.data.tags[KEY]] = run
+                outputs[run.info.run_id] = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
             elif run.data.tags.get("retain.study") == self._study:
                 self._discard(run.info.run_id)
+        for model in _pages(self._client.search_logged_models, [self._experiment]):
+            if model.source_run_id in outputs and model.model_id not in outputs[model.source_run_id]:
+                self._client.delete_logged_model(model.model_id)
 
     def find(self, key: str) -> str | None:
         """The run that was logged under this key."""
