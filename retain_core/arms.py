@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
@@ -11,12 +10,12 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from retain_core.canonical import digest
-from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
+from retain_core.machine import platform_class
 from retain_core.own.files import Code
 from retain_core.own.target import OwnTarget
 from retain_core.store import key_of
@@ -193,7 +192,7 @@ def templated(chat_template: str) -> dict[str, Any]:
 def computed_by(*packages: str) -> dict[str, Any]:
     """The platform class and the versions of the packages that a result depends on."""
     return {
-        "platform": f"{platform.system()}-{platform.machine()}".lower() + ("-cuda" if has_cuda() else ""),
+        "platform": platform_class(),
         "versions": {name: version(name) for name in packages},
     }
 
