@@ -2,9 +2,9 @@
 
 python -m tests.rollouts MODEL PORT [FAULT]
 
-Each answer is drawn from a stream of its request's seed alone, so it does not depend on what else is asked. Like vLLM it keeps what
-it computed for a prompt until it is told to forget it, whatever weights came since. What it was asked and which weights it
-was given is told by /told. FAULT is one thing that it does wrong (`FAULTS`).
+Each answer is drawn from a stream of its request's seed alone, so it does not depend on what else is asked. Like vLLM it
+keeps what it computed for a prompt until it is told to forget it, whatever weights came since. What it was asked and which
+weights it was given is told by /told. FAULT is one thing that it does wrong (`FAULTS`).
 """
 
 import hashlib

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COMPARED = 16
 """Answers of every sampling whose log-probabilities are compared with the trainer's."""
 MOST_GAP = 0.2
-"""Mean gap in nats per token above which the server's weights are taken for others: bf16 comes to a hundredth or two."""
+"""Mean gap in nats per token above which the server's weights are taken for others: rounding to bf16 makes a hundredth."""
 POSITIONS = 512
 """Tokens whose log-probabilities are taken at once."""
 
@@ -81,7 +81,7 @@ class Rollouts:
             self._update, self._asked = update, 0
         first, self._asked = self._asked, self._asked + count
         said = [self._spec.seed, self._spec.target, update]
-        return [int(digest([*said, place], 8), 16) >> 1 for place in range(first, self._asked)]
+        return [int(digest([*said, place], 15), 16) for place in range(first, self._asked)]
 
     def _sampled(
         self, model: Any, weights: dict[str, torch.Tensor], prompts: Sequence[Sequence[int]], seeds: list[int], update: int,

@@ -50,7 +50,9 @@ class PolicyServer:
         self.address = setting.server
         self._concurrent = setting.concurrent
         self._client = httpx.Client(
-            timeout=httpx.Timeout(SECONDS, connect=10.0), limits=httpx.Limits(max_connections=setting.concurrent)
+            timeout=httpx.Timeout(SECONDS, connect=10.0),
+            # A connection that idles between two samplings may be closed by the server just when it is used again.
+            limits=httpx.Limits(max_connections=setting.concurrent, max_keepalive_connections=0),
         )
         self._model, self._context = "", 0
 
