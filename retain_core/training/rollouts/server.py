@@ -90,7 +90,7 @@ class PolicyServer:
     def load(self, folder: Path, version: str) -> None:
         """Have it take the weights of a folder, and know them by this version."""
         self._name_version(LOADING + version)
-        reload = {"method": "reload_weights", "kwargs": {"weights_path": str(folder), "is_checkpoint_format": True}}
+        reload = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         try:
             self._post("/collective_rpc", reload)
         except _RefusedError as refused:
