@@ -4,7 +4,8 @@ python -m tests.rollouts MODEL PORT [FAULT]
 
 Each answer is drawn from a stream of its request's seed alone, so it does not depend on what else is asked. Like vLLM it
 keeps what it computed for a prompt until it is told to forget it, whatever weights came since. What it was asked and which
-weights it was given is told by /told. FAULT is one thing that it does wrong (`FAULTS`).
+weights it was given is told by /told. FAULT is one thing that it does wrong (`FAULTS`); /become makes it another server, with
+{"folder": ..., "fault": ...}.
 """
 
 import hashlib
@@ -91,6 +92,9 @@ class Served:
 
     def post(self, path, body):
         """(status, what is said) of a request."""
+        if path == "/become":
+            self.__init__(**body)
+            return 200, {}
         if path == "/v1/completions":
             return 200, self.completion(body)
         if path == "/tokenize":
@@ -133,7 +137,7 @@ def main(folder, port, fault=""):
             self.reply(*served.post(self.path, body))
 
         def reply(self, status, body):
-            data = b"<html>" if fault == "not_json" else json.dumps(body).encode()
+            data = b"<html>" if served.fault == "not_json" else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
