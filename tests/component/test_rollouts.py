@@ -177,6 +177,18 @@ def test_samples_are_those_that_the_policy_would_draw(base, address, tmp_path):
     assert float(found[0]) == pytest.approx(float(chances[answer[0]].log()), abs=1e-5)
 
 
+def test_what_the_server_computed_with_other_weights_is_forgotten(base, address, tmp_path):
+    """The same prompt is asked again after an update, and no answer to it comes from the policy before."""
+    trainer, _ = prepare(through(address, "grpo"), base, tmp_path)
+    prompt = trainer._tokenize_prompts([trainer.train_dataset[0]["prompt"]])[0][0]
+    for update in (0, 1):
+        trainer._rollouts.sample(trainer.model, [prompt] * 4, update=update, temperature=1.0, longest=4, bf16=False)
+        assert trainer._rollouts.gap["server_gap_largest"] < 1e-4
+        with torch.no_grad():
+            for weight in trainer.model.parameters():
+                weight *= 1.2
+
+
 def test_in_bf16_the_server_gets_what_the_own_copy_would_hold(base, address, tmp_path):
     size = TrainingSize(dtype="bf16", rollouts=RolloutServer(server=address, weights=str(tmp_path / "shared")))
     before = len(told(address)["loaded"])
