@@ -92,7 +92,7 @@ def peak(shape: Shape, size: TrainingSize, longest: int, arm: ArmSpec) -> int:
     rows = min(size.micro_batch or batch, batch)
     pairs = dials["algorithm"] in ("dpo", "simpo")
     compared = bool(dials.get("kl")) or dials["algorithm"] == "dpo"
-    own = "reward" in dials
+    own = "reward" in dials and arm.size.rollouts is None  # else a server's card holds what samples
     # FSDP and ZeRO 3 divide all of it among the processes, ZeRO 2 all but the weights.
     kept = {"ddp": TRAINED, "zero2": 4}.get(arm.parallel, 0)
     held = int(shape.parameters * (kept + (TRAINED - kept) / arm.processes))

@@ -190,7 +190,7 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             interpolate=study.interpolate if method.label in study.interpolated().values() else (),
             own_target=study.own.target, trainer=study.own.trainers.get(method.label),
             processes=1 if method.algorithm == "external" else study.execution.processes_per_arm,
-            parallel=study.execution.parallel, generation=study.generation, size=study.training,
+            parallel=study.execution.parallel, generation=study.generation, size=_size(study, method),
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)
@@ -210,7 +210,8 @@ def fit_to_card(specs: list[ArmSpec], study: Study) -> list[ArmSpec]:
             f"training.card: {method} takes {needed / GB:.0f} GB at least, and the card has {study.training.card}; "
             "train adapters (`lora_rank`) or use several cards (`execution: {processes_per_arm: 4, parallel: fsdp}`)"
         )
-    return [spec.model_copy(update={"size": size}) for spec in specs]
+    chosen = {"card": None, "micro_batch": size.micro_batch, "activation_checkpointing": size.activation_checkpointing}
+    return [spec.model_copy(update={"size": spec.size.model_copy(update=chosen)}) for spec in specs]
 
 
 def base_reference(study: Study) -> BaseRef:
@@ -232,6 +233,11 @@ def check_models(study: Study) -> None:
             model_folder(f"method {method.label}", str(method.model), method.revision)
     if study.judge is not None and any(isinstance(own, JudgedBenchmark) for own in study.own.benchmarks.values()):
         judge_folder(study.judge)
+
+
+def _size(study: Study, method: Method) -> TrainingSize:
+    """How a method's training is fitted; one that samples nothing from its policy is the same with a server as without."""
+    return study.training if method.samples_policy() else study.training.model_copy(update={"rollouts": None})
 
 
 def _grid(study: Study, method: Method) -> list[tuple[float | None, int | None]]:

@@ -624,6 +624,8 @@ class Study(_Model):
         unsaid = {"data", *(key for key, value in usual.items() if getattr(self, key) == value)}
         exclude: dict[str, Any] = dict.fromkeys(unsaid, True)
         said = self.model_dump(mode="json", exclude={**exclude, "execution": self.execution.unsaid()})
+        if self.training.rollouts is None:
+            said.get("training", {}).pop("rollouts", None)
         for entry in said["retention"]:
             for key, value in _LATER_KEYS.items():
                 if entry[key] == value:

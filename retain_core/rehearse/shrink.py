@@ -43,7 +43,9 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
     if study.generation.backend != "transformers":
         said["generation"] = {"backend": "transformers"}
         lines.append(f"backend: transformers in this process (the study: {study.generation.backend})")
-    if study.training != TrainingSize():
+    if study.training.rollouts is not None:
+        lines.append(f"rollouts: sampled by the trainer itself (the study: the server at {study.training.rollouts.server})")
+    if study.training.model_copy(update={"rollouts": None}) != TrainingSize():
         lines.append("training: whole batches in this machine's own precision, not compiled")
     if study.execution.processes_per_arm > 1:
         lines.append(f"one process an arm (the study: {study.execution.processes_per_arm}, {study.execution.parallel})")

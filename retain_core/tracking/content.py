@@ -13,7 +13,7 @@ from retain_core.plan import PlannedArm, StudyPlan
 
 CURVES = {
     "loss", "reward", "kl", "entropy", "grad_norm", "learning_rate", "mean_token_accuracy", "pool", "clip_share",
-    "value_loss", "reward_failures",
+    "value_loss", "reward_failures", "server_gap",
     "completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std",
 }  # fmt: skip
 """What of a trainer's log becomes a `train/...` metric; the whole curve stays in the arm's artifact."""

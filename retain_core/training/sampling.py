@@ -24,7 +24,11 @@ def sample_answers(
     max_new_tokens: int,
 ) -> list[tuple[str, bool, int]]:
     """One sampled answer a prompt: (text, finished by itself, tokens with the stop token)."""
-    rows = sample_ids(model, tokenizer, prompts, temperature=temperature, max_new_tokens=max_new_tokens)
+    return as_answers(tokenizer, sample_ids(model, tokenizer, prompts, temperature=temperature, max_new_tokens=max_new_tokens))
+
+
+def as_answers(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]) -> list[tuple[str, bool, int]]:
+    """Answers in token ids as (text, finished by itself, tokens with the stop token)."""
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
     return [(text, row[-1] == tokenizer.eos_token_id, len(row)) for text, row in zip(texts, rows, strict=True)]
 

@@ -1,4 +1,4 @@
-"""How a training is fitted to a machine: precision, micro-batches, what is recomputed, what is compiled.
+"""How a training is fitted to a machine: precision, micro-batches, what is recomputed or compiled, where samples are made.
 
 Nothing here is a property of a method. In exact arithmetic the weights are those of the plain training; in floating point
 they differ in the last bits, so whatever differs from the default is part of an arm's key.
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retain_core.errors import InputError
+from retain_core.training.rollouts.setting import RolloutServer
 
 
 class TrainingSize(BaseModel):
@@ -31,6 +32,9 @@ class TrainingSize(BaseModel):
     )
     activation_checkpointing: bool = Field(False, description="recompute each layer in the backward pass: memory for time")
     compile: bool = Field(False, description="compile each layer before training (minutes at the start, faster after)")
+    rollouts: RolloutServer | None = Field(
+        None, title="Rollouts", description="a server that samples from the policy; null: the trainer samples itself"
+    )
 
     def bf16(self, precise: bool) -> bool:
         """Whether matrix products are taken in bf16; `precise` where there is no GPU."""
@@ -51,8 +55,9 @@ class TrainingSize(BaseModel):
         return self
 
     def inputs(self) -> dict[str, Any]:
-        """What keys are made of: the dials that are not at their default."""
-        return self.model_dump(exclude_defaults=True)
+        """What keys are made of: the dials that are not at their default, and whether a server samples, wherever it is."""
+        server = {"rollouts": "server"} if self.rollouts else {}
+        return self.model_dump(exclude_defaults=True, exclude={"rollouts"}) | server
 
 
 WHOLE = TrainingSize()

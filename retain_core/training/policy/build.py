@@ -20,6 +20,7 @@ from retain_core.training.policy.ppo import Critic, PPOTrainer
 from retain_core.training.policy.trainer import PolicyTrainer
 from retain_core.training.record import TrainingRecord
 from retain_core.training.rewards import Reward
+from retain_core.training.rollouts.policy import rollouts_of
 from retain_core.training.sampling import sample_ids
 from retain_core.training.target import Problem, Target
 
@@ -42,6 +43,7 @@ def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: Target, co
         "model": str(base), "args": configs.grpo_config(dials, target.longest_answer, epochs=epochs, slices=slices, **common),
         "processing_class": tokenizer, "reward_funcs": reward, "retention": retention,
         "base": frozen, "peft_config": adapters(dials), "size": spec.size,
+        "rollouts": rollouts_of(spec, tokenizer, common["out"], problems[0].prompt),
         "train_dataset": Dataset.from_list([{"prompt": user_turn(p.prompt)} for p in problems]),
     }  # fmt: skip
     if dials["algorithm"] == "ppo":
