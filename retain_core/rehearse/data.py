@@ -22,8 +22,8 @@ from retain_core.rehearse.rows import MADE, RawRow, golds
 from retain_core.rehearse.shrink import ITEMS, NEW_TOKENS, TRAIN
 from retain_core.rehearse.suite_rows import SUITE
 from retain_core.study import Study
-from retain_core.suite.benchmark import SuiteBenchmark, files_of
-from retain_core.suite.catalogue import CATALOGUE
+from retain_core.suite.benchmark import SuiteBenchmark
+from retain_core.suite.catalogue import CATALOGUE, files_of
 from retain_core.training.target import Exchange
 
 PARTS = 2

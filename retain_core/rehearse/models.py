@@ -237,7 +237,7 @@ def _says(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, sayings: S
 
     from retain_core.training.encode import IGNORED, padded
 
-    ids, labels, mask = padded(rows, pad)
+    ids, labels, mask = padded(list(rows), pad)
     with torch.no_grad():
         said = model(input_ids=ids, attention_mask=mask).logits[:, :-1].argmax(-1)
     wanted, known = labels[:, 1:], torch.tensor(sayings)
