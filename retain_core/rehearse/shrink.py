@@ -11,10 +11,11 @@ from retain_core.training.size import TrainingSize
 
 UPDATES = 2
 LEAST_SEQUENCES = 8
-NEW_TOKENS = 24
+NEW_TOKENS = 16
 """Tokens of a sampled answer at most."""
 TRAIN, ITEMS, OWN_ITEMS = 40, 8, 16
-"""Rows of a target's training data, held-out items of a benchmark, and of a target of the user's own."""
+"""Rows of a target's training data, held-out items of a benchmark, and of a target of the user's own. With fewer items one of
+the two halves that points are chosen and shown on would be too small for an interval."""
 
 
 def shrunk(study: Study) -> tuple[Study, list[str]]:
