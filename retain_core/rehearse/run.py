@@ -176,7 +176,7 @@ def _with_reward(small: Study, folder: Path, say: Say) -> Study:
 
 
 def _run(small: Study, home: Path, folder: Path, say: Say) -> None:
-    from retain_core.run import open_study, run_all
+    from retain_core.run import log_tracking, open_study, run_all
 
     config = Settings(home=home, mlflow_uri=None, artifacts_at=None, snapshot=None, alert_url=None, alert_block=None)
     with open_study(small, config) as running:
@@ -187,6 +187,8 @@ def _run(small: Study, home: Path, folder: Path, say: Say) -> None:
         running.replan()
         if not running.plan.done:
             raise RetainError("the study is not complete though no arm failed; run it again with --home to look into it")
+        if problem := log_tracking(running):
+            raise RetainError(problem)
     page = config.reports / small.study / "index.html"
     if not page.is_file():
         raise RetainError(f"the page {page} was not written")
