@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
+from retain_core.passes import tokens_at_once
 from retain_core.training import ranks
 from retain_core.training.encode import encode_exchanges, loss_per_token
 from retain_core.training.frozen import FrozenBase
@@ -105,7 +106,7 @@ class SelfSamplingTrainer(ImitationTrainer):
     def _right(self, problems: list[Problem]) -> list[tuple[str, str]]:
         answers = sample_answers(
             self.model, self.processing_class, [p.prompt for p in problems],
-            temperature=self._dials["temperature"], max_new_tokens=self._longest,
+            temperature=self._dials["temperature"], max_new_tokens=self._longest, at_once=tokens_at_once(self.model.config),
         )  # fmt: skip
         self.tokens_generated += sum(tokens for _, _, tokens in answers)
         right = judged(problems, [(text, finished) for text, finished, _ in answers])
@@ -121,7 +122,7 @@ class SelfSamplingTrainer(ImitationTrainer):
 
 def own_answers_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any]) -> Any:
     """(trainer, what it counted when it is done) for SFT on the model's own right answers."""
-    base = FrozenBase(path, tokenizer, target.longest_answer)
+    base = FrozenBase(path, tokenizer, target.longest_answer, spec.size.base_in_bf16(common["precise"]))
     added = extras(spec, base, tokenizer, target)
     seed, counted = spec.seed or 0, spec.updates * (spec.sequences_per_update - added.replayed)
     placeholder = {"input_ids": [tokenizer.eos_token_id], "labels": [tokenizer.eos_token_id]}
