@@ -19,6 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import set_seed
 
+from retain_core.errors import RetainError
 from retain_core.evaluation.answers import Answer
 from retain_core.evaluation.benchmarks import BATCH_SIZE, SAMPLING_SEED, Benchmark
 from retain_core.passes import SCORED_AT_ONCE, groups
@@ -53,11 +54,13 @@ class RecordingLM(HFLM):  # type: ignore[misc]
             self.generated[request[0]] = self._lengths.pop(0)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Greedy answers, in the order of the requests."""
+        """Greedy answers, in the order of the requests. Raises RetainError where a prompt is too long."""
+        refuse_long(self, requests)
         return in_order(self.item_order, requests, lambda asked: self._generated(asked, disable_tqdm))
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood, whether greedy) of each continuation, in the order of the requests."""
+        """(log-likelihood, whether greedy) of each continuation, in their order. Raises RetainError where one is too long."""
+        refuse_long(self, requests)
         return in_order(self.item_order, requests, lambda asked: super(RecordingLM, self).loglikelihood(asked, disable_tqdm))
 
     def _generated(self, asked: list[Any], disable_tqdm: bool) -> list[str]:
@@ -103,6 +106,31 @@ class RecordingLM(HFLM):  # type: ignore[misc]
             finished = end in row
             self._lengths.append((row.index(end) + 1, "stop") if finished else (len(row), "length"))
         return out
+
+
+USUAL_ANSWER = 256
+"""Tokens that lm-eval generates at most where a benchmark does not say how many."""
+
+
+def refuse_long(lm: Any, requests: list[Any]) -> None:
+    """Raises RetainError where a prompt would be cut, before any is put to the model: how many, and the longest of them."""
+    over: dict[int, Any] = {}
+    for request in requests:
+        context, rest = request.args
+        asked = isinstance(rest, dict)
+        room = rest.get("max_gen_toks", USUAL_ANSWER) if asked else len(rest.encode())
+        if len(context.encode()) + room < lm.max_length:  # no text has more tokens than bytes
+            continue
+        needed = len(lm.tok_encode(context)) + (room if asked else len(lm.tok_encode(rest)))
+        if needed > lm.max_length:
+            over[needed] = request, over.get(needed, (None, 0))[1] + 1
+    if over:
+        longest, many = over[max(over)][0], sum(count for _, count in over.values())
+        raise RetainError(
+            f"{longest.task_name}: {many:,} of {len(requests):,} prompts are too long; item {longest.doc_id} takes {max(over)} "
+            f"tokens with its answer; the model reads {lm.max_length}: take those items out, ask with fewer examples, or let "
+            "answers be shorter"
+        )
 
 
 LM = Any
