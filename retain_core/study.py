@@ -430,6 +430,8 @@ class Study(_Model):
                 raise ValueError(f"{unknown_to_it}: {self.base.model} {steps}" if lab.steps else f"{unknown_to_it} {steps}")
         if self.generation.backend == "http":
             self._refuse_drawn(watched)
+        if self.data.max_length is not None and self.base.lab() is not None:
+            raise ValueError("data.max_length is for a base that is none of the lab's, which read 64 tokens and refuse more")
         for name in watched:
             if name in PUBLIC and PUBLIC[name].judged and self.judge is None:
                 raise ValueError(f"{name} is scored by a judge; name one with `judge: {{model: allenai/wildguard}}`")
