@@ -26,6 +26,7 @@ from retain_core.training.held import frozen_base, reading
 from retain_core.training.kl import kl_penalty, log_ratio
 from retain_core.training.sampling import sample_ids
 from retain_core.training.size import TrainingSize
+from tests.conftest import run_plain
 from tests.tiny import write_tiny
 
 HALVED = EvaluationSize(dtype="bfloat16")
@@ -120,18 +121,17 @@ def test_kl_of_whole_batches_is_to_the_bit_what_it_was(base_model, other, drawn)
     assert [nats for nats, _ in kl_along(base, other, tokenizer, prompts, answers)] == expected
 
 
-def seen(model, monkeypatch):
-    """Every batch that a model reads from now on, as (rows, tokens), and the widest logits it makes."""
+def seen(model):
+    """(every batch that a model reads from now on, as (rows, tokens), and how many logits it makes at a time)."""
     read, made = [], []
 
     def note(_module, args, kwargs):
         ids = kwargs.get("input_ids", args[0] if args else None)
         read.append((len(ids), ids.numel()))
 
-    hooks = [model.base_model.register_forward_pre_hook(note, with_kwargs=True)]
-    hooks += [model.get_output_embeddings().register_forward_hook(lambda _m, _i, out: made.append(out.numel()))]
-    monkeypatch.context  # the hooks end with the copy of the model that they are on
-    return read, made, hooks
+    model.base_model.register_forward_pre_hook(note, with_kwargs=True)
+    model.get_output_embeddings().register_forward_hook(lambda _m, _i, out: made.append(out.numel()))
+    return read, made
 
 
 @pytest.mark.parametrize("at_once", [10_000, 500, 1])
@@ -139,7 +139,7 @@ def test_kl_in_parts_is_that_of_whole_batches_and_no_part_is_too_large(base_mode
     tokenizer, base = base_model[1], copy.deepcopy(base_model[0])
     prompts, answers = (side[::4] for side in drawn)
     whole = kl_along(base, other, tokenizer, prompts, answers)
-    read, made, _ = seen(base, monkeypatch)
+    read, made = seen(base)
     words = len(tokenizer)
     monkeypatch.setattr(passes, "LOGITS_AT_ONCE", 600 * words)
     found = kl_along(base, other, tokenizer, prompts, answers, at_once)
@@ -171,10 +171,10 @@ def test_what_the_base_finds_likely_in_parts(base, tokenizer, monkeypatch):
     assert parts.log_likelihoods(exchanges) == pytest.approx(expected, abs=NATS)
 
 
-def test_sampling_keeps_the_budget_and_a_large_one_draws_what_none_does(base_model, drawn, monkeypatch):
+def test_sampling_keeps_the_budget_and_a_large_one_draws_what_none_does(base_model, drawn):
     model, tokenizer = copy.deepcopy(base_model[0]), base_model[1]
     prompts = drawn[0]
-    read, _, _ = seen(model, monkeypatch)
+    read, _ = seen(model)
     found = {}
     for at_once in (None, 10**6, 600):
         torch.manual_seed(0)
@@ -335,14 +335,20 @@ checkpoints: 1
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """Writes a study of an own target on a tiny base, and returns it."""
+def folder(tmp_path_factory):
+    """A tiny base, and a target."""
     folder = tmp_path_factory.mktemp("study")
     write_tiny(folder / "base", ["say a word", "a word"])
     (folder / "verify.py").write_text("def right(answer, row):\n    return answer == row['answer']\n")
     rows = "".join(f'{{"prompt": "say word {i}", "answer": "word {i}"}}\n' for i in range(60))
     (folder / "train.jsonl").write_text(rows)
     (folder / "items.jsonl").write_text(rows.replace("say word", "please say word"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(folder):
+    """Writes a study of that target, and returns it; a shape is that of another base."""
 
     def write(more="", **shape):
         base = folder / "base"
@@ -456,25 +462,16 @@ def test_a_model_is_read_and_scored_in_the_precision_of_the_study(base_model, sm
     assert {p.dtype for p in Divergences(smoke_plan.base_path, samples, HALVED)._base.parameters()} == {torch.bfloat16}
 
 
-def test_a_study_runs_with_precision_and_budget_from_the_base_to_the_page(tmp_path, study):
-    from tests.conftest import run_plain
-
-    study()
-    more = "evaluation: {dtype: bfloat16, batch_tokens: 700}\nmethods: [grpo]\ncontrols: [learning_rate_0]\n"
-    folder = tmp_path / "run"
-    source = next(iter(tmp_path.parent.glob("study*")), None)
-    assert source is not None
-    shutil.copytree(source, folder)
-    text = TEXT.format(base=folder / "base", more="").replace("methods: [grpo, self_sft]\n", "")
-    (folder / "study.yaml").write_text(text + more)
-    assert run_plain(folder / "study.yaml", tmp_path / "home") == {}
+def test_a_study_runs_with_precision_and_budget_from_the_base_to_the_page(tmp_path, folder):
     import duckdb
 
+    shutil.copytree(folder, tmp_path / "run")
+    text = TEXT.format(base=tmp_path / "run" / "base", more="evaluation: {dtype: bfloat16, batch_tokens: 700}")
+    (tmp_path / "run" / "study.yaml").write_text(text.replace("[grpo, self_sft]", "[grpo]\ncontrols: [learning_rate_0]"))
+    assert run_plain(tmp_path / "run" / "study.yaml", tmp_path / "home") == {}
     with duckdb.connect(str(tmp_path / "home" / "warehouse.duckdb"), read_only=True) as con:
         told = con.execute("SELECT DISTINCT settings->>'dtype', settings->>'batch_tokens' FROM evaluations").fetchall()
         assert told == [("bfloat16", "700")]
-        control = con.execute(
-            "SELECT DISTINCT \"drop\", lost, gained FROM forgetting WHERE method = 'learning_rate_0'"
-        ).fetchall()
-        assert control == [(0, 0, 0)]
+        moved = "SELECT DISTINCT \"drop\", lost, gained FROM forgetting WHERE method = 'learning_rate_0'"
+        assert con.execute(moved).fetchall() == [(0, 0, 0)]
         assert con.execute("SELECT count(*) FROM divergences WHERE nats_per_token > 0").fetchone()[0] > 0
