@@ -107,26 +107,44 @@ class Read(NamedTuple):
 def read(model: Any, ids: torch.Tensor, whole: bool, **more: Any) -> Read:
     """Let a causal language model read a batch; `whole`: all logits are made at once, as its own forward pass does.
 
-    A model that does something to its logits behind the output layer (a soft cap, a scale) makes them itself, all at once.
+    So do models that make their logits in a way that is not known here.
     """
     vocabulary = model.config.get_text_config().vocab_size
-    if whole or not _in_two_parts(model):
+    head = None if whole else _head_of(model)
+    if head is None:
         out = model(input_ids=ids, **more)
         return Read(out.logits, lambda logits: logits, vocabulary, out.past_key_values)
     out = model.base_model(input_ids=ids, **more)
-    return Read(out.last_hidden_state, model.get_output_embeddings(), vocabulary, out.past_key_values)
+    return Read(out.last_hidden_state, head, vocabulary, out.past_key_values)
 
 
-_PARTED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_HEADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""Model -> whether its logits are what `_made_by` makes of its last states: tried once, on two tokens."""
 
 
-def _in_two_parts(model: Any) -> bool:
-    """Whether a model's logits are what its output layer makes of the last states, and nothing else: tried once."""
+def _head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     import torch
 
-    if model not in _PARTED:
+    head = _made_by(model)
+    if model not in _HEADS:
         ids = torch.zeros((1, 2), dtype=torch.long, device=model.device)
         with torch.no_grad():
-            made = model.get_output_embeddings()(model.base_model(input_ids=ids).last_hidden_state)
-            _PARTED[model] = torch.equal(made, model(input_ids=ids).logits)
-    return _PARTED[model]
+            _HEADS[model] = torch.equal(head(model.base_model(input_ids=ids).last_hidden_state), model(input_ids=ids).logits)
+    return head if _HEADS[model] else None
+
+
+def _made_by(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The output layer with what the families of models do behind it: a scale (Cohere, Granite) or a soft cap (Gemma)."""
+    import torch
+
+    config, layer = model.config.get_text_config(), model.get_output_embeddings()
+    names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+    factor, divisor, cap = (getattr(config, name, None) for name in names)
+
+    def head(states: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = layer(states)
+        logits = logits if factor is None else logits * factor
+        logits = logits if divisor is None else logits / divisor
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    return head

@@ -6,6 +6,16 @@ from dataclasses import fields
 
 import pytest
 import torch
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from retain_core import passes
 from retain_core.arms import ArmSpec
@@ -189,28 +199,51 @@ def test_sampling_keeps_the_budget_and_a_large_one_draws_what_none_does(base_mod
     assert len(found[600]) == len(prompts)
 
 
-def test_a_model_that_does_more_to_its_logits_makes_them_itself(base_model, drawn, monkeypatch):
-    """Gemma's are capped behind the output layer."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
+class Biased(LlamaForCausalLM):
+    """Does to its logits what nobody knows."""
 
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = out.logits + torch.arange(out.logits.shape[-1]) / 100
+        return out
+
+
+def gemma(**shape):
+    """Gemma 2, whose logits are capped behind the output layer."""
+    made = Gemma2ForCausalLM(Gemma2Config(**shape, head_dim=16, num_key_value_heads=1, final_logit_softcapping=0.5))
+    with torch.no_grad():
+        made.lm_head.weight.mul_(20)
+    return made
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        gemma,
+        lambda **shape: GraniteForCausalLM(GraniteConfig(**shape, logits_scaling=3.0)),
+        lambda **shape: CohereForCausalLM(CohereConfig(**shape, logit_scale=0.25)),
+        lambda **shape: Biased(LlamaConfig(**shape)),
+    ],
+    ids=["gemma", "granite", "cohere", "unknown"],
+)
+def test_models_that_do_more_to_their_logits_are_read_as_they_are(build, base_model, drawn, monkeypatch):
     tokenizer = base_model[1]
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16,
-             "num_key_value_heads": 1, "final_logit_softcapping": 0.5, "vocab_size": len(tokenizer)}  # fmt: skip
-    one, two = (Gemma2ForCausalLM(Gemma2Config(**shape)).eval() for _ in range(2))
-    for model in (one, two):
-        with torch.no_grad():
-            model.lm_head.weight.mul_(20)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "vocab_size": len(tokenizer)}  # fmt: skip
+    one, two = (build(**shape).eval() for _ in range(2))
     ids = torch.randint(5, len(tokenizer), (3, 9))
     with torch.no_grad():
-        assert torch.equal(passes.read(one, ids, whole=False).logits(slice(0, 9)), one(input_ids=ids).logits)
+        parts = passes.read(one, ids, whole=False)
+        assert torch.equal(parts.logits(slice(0, 9)), one(input_ids=ids).logits)
         bare = one.get_output_embeddings()(one.base_model(input_ids=ids).last_hidden_state)
-    assert not torch.allclose(bare, one(input_ids=ids).logits, atol=0.01), "the cap does something"
+        assert not torch.allclose(bare, one(input_ids=ids).logits, atol=1e-3), "it does something"
+    assert (parts.states.shape[-1] == 32) == (not isinstance(one, Biased)), "states where the family is known, else logits"
     monkeypatch.setattr(passes, "LOGITS_AT_ONCE", 100 * len(tokenizer))
     prompts, answers = (side[::20] for side in drawn)
-    whole, parts = (kl_along(one, two, tokenizer, prompts, answers, at_once) for at_once in (None, 100))
-    assert [nats for nats, _ in parts] == pytest.approx([nats for nats, _ in whole], abs=NATS)
-    assert min(nats for nats, _ in whole) > 1e-3
+    whole, split = (kl_along(one, two, tokenizer, prompts, answers, at_once) for at_once in (None, 100))
+    assert [nats for nats, _ in split] == pytest.approx([nats for nats, _ in whole], abs=NATS)
+    assert min(nats for nats, _ in whole) > 1e-4
 
 
 # The KL penalty
