@@ -620,7 +620,9 @@ class Study(_Model):
         if self.judge is None or not PUBLIC[name].judged:
             return target_benchmark(name, own)
         longest = own.longest_answer or LONGEST_ANSWER
-        return own_benchmark(name, JudgedBenchmark(items=own.items, judge=self.judge, longest_answer=longest))
+        left_out = own.left_out.get("items", ())
+        judged = JudgedBenchmark(items=own.items, judge=self.judge, longest_answer=longest, left_out=left_out)
+        return own_benchmark(name, judged)
 
     def checkpoint_steps(self) -> list[int]:
         """The updates of a stage after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""

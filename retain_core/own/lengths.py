@@ -89,11 +89,15 @@ def _limit(study: Study) -> Limit | None:
 
 
 def _tokens(folder: Path, prompts: Sequence[str], answers: Sequence[str]) -> list[int]:
+    """Tokens of each prompt as it is put to the model, with its answer and stop token; none where that cannot be told."""
     from retain_core.training.encode import encode_prompts, read_tokenizer
 
-    tokenizer = read_tokenizer(folder)
+    try:
+        tokenizer = read_tokenizer(folder)
+        asked = encode_prompts(tokenizer, prompts)
+    except Exception:  # a tokenizer or template that is broken is said by `retain_core.training.checks`
+        return [0] * len(prompts)
     said = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    asked = encode_prompts(tokenizer, prompts)
     return [len(prompt) + len(answer) + bool(answer) for prompt, answer in zip(asked, said, strict=True)]
 
 

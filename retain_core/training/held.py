@@ -7,6 +7,7 @@ says when it is held in fp32, in half the memory.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,10 @@ def frozen_base(base: Path, bf16: bool = False) -> PreTrainedModel:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def reading(model: Any) -> torch.autocast:
-    """What a frozen base is asked within: autocast where it is held in bf16, nothing where it is in float32."""
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
+def reading(model: Any) -> contextlib.AbstractContextManager[object]:
+    """What a frozen base is asked within: autocast where it is held in bf16, and nothing else where it is in float32."""
+    half = model.dtype == torch.bfloat16
+    return torch.autocast(model.device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
 
 def _in_fp32(_module: Any, _given: Any, embedded: torch.Tensor) -> torch.Tensor:

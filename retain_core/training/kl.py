@@ -78,7 +78,9 @@ def log_ratio(
 def _log_probabilities(
     policy_logits: torch.Tensor, base_logits: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    policy, base = policy_logits.float() / temperature, base_logits.detach().float() / temperature
+    policy, base = policy_logits.float(), base_logits.detach().float()
+    if temperature != 1:
+        policy, base = policy / temperature, base / temperature
     return policy.log_softmax(-1), base.log_softmax(-1)
 
 
