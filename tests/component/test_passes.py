@@ -157,7 +157,7 @@ def test_kl_in_parts_is_that_of_whole_batches_and_no_part_is_too_large(base_mode
     assert [nats for nats, _ in found] == pytest.approx([nats for nats, _ in whole], abs=NATS)
     assert all(rows == 1 or tokens <= at_once for rows, tokens in read)
     assert max(made[2:]) <= 600 * words, "beside the two tokens that tell whether the model is in two parts"
-    assert at_once > 500 or len(read) > 5
+    assert at_once > 500 or len(read) >= 5
 
 
 @pytest.mark.parametrize("at_once", [4000, 300, 20])
@@ -437,7 +437,7 @@ def test_precision_and_budget_are_in_every_key_and_the_same_for_base_and_arms(st
 
 def test_a_large_base_brings_its_own_budget(study, tmp_path):
     plan = planned(study(hidden_size=4096, num_hidden_layers=32, max_position_embeddings=32_768), tmp_path)
-    assert 1000 < plan.evaluation.batch_tokens < 40_000
+    assert 1000 < plan.evaluation.batch_tokens < 100_000
     assert plan.base_evaluations[0][0].settings["batch_tokens"] == plan.evaluation.batch_tokens
     told = {arm.spec.method: arm.spec.inputs().get("sampled_at_once") for arm in plan.arms}
     assert told["self_sft"] == plan.evaluation.batch_tokens
@@ -500,7 +500,7 @@ def test_a_study_runs_with_precision_and_budget_from_the_base_to_the_page(tmp_pa
 
     shutil.copytree(folder, tmp_path / "run")
     text = TEXT.format(base=tmp_path / "run" / "base", more="evaluation: {dtype: bfloat16, batch_tokens: 700}")
-    (tmp_path / "run" / "study.yaml").write_text(text.replace("[grpo, self_sft]", "[grpo]\ncontrols: [learning_rate_0]"))
+    (tmp_path / "run" / "study.yaml").write_text(text.replace("[grpo, self_sft]", "[sft]\ncontrols: [learning_rate_0]"))
     assert run_plain(tmp_path / "run" / "study.yaml", tmp_path / "home") == {}
     with duckdb.connect(str(tmp_path / "home" / "warehouse.duckdb"), read_only=True) as con:
         told = con.execute("SELECT DISTINCT settings->>'dtype', settings->>'batch_tokens' FROM evaluations").fetchall()
