@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
@@ -90,6 +91,10 @@ class ArmSpec(BaseModel):
     """What builds the trainer of algorithm `custom`."""
     generation: Generation = TRANSFORMERS
     """The backend that its checkpoints are asked through."""
+    evaluation: EvaluationSize = AS_THE_LAB
+    """Precision and batches of the evaluation of its checkpoints."""
+    sampled_at_once: int | None = None
+    """Tokens of a pass in which its training samples from the base or from itself, by the base's shape; None: any number."""
     size: TrainingSize = TrainingSize()
     """How its training is fitted to the machine."""
     processes: int = 1
@@ -150,9 +155,19 @@ class ArmSpec(BaseModel):
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
             **({"then": list(self.then)} if self.then else {}),
             **({"size": self.size.inputs()} if self.size.inputs() else {}),
+            **({"sampled_at_once": self.sampled_at_once} if self.sampled_at_once and self._samples else {}),
             **({"processes": self.processes, "parallel": self.parallel} if self.processes > 1 else {}),
             **templated(self.base.chat_template),
         }  # fmt: skip
+
+    @property
+    def _samples(self) -> bool:
+        """Whether its training draws or scores answers in batches of its own, and not in those of TRL."""
+        dials = self.config
+        drawn = dials["algorithm"] in ("self_sft", "iterative_sft", "dpo", "simpo", "custom") or dials.get("only_solvable")
+        scored = dials.get("expert") == "lowest_kl"
+        own = (dials.get("replay") and dials.get("replay_source") == "own") or dials.get("kl_prompts") == "retention"
+        return bool(drawn or scored or own)
 
     @property
     def key(self) -> str:

@@ -38,7 +38,7 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
         "execution": {"threads_per_arm": 1, "work_pool": None},
         "training": {"activation_checkpointing": study.training.activation_checkpointing},
         "interpolate": study.interpolate[:1],
-        "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS}).model_dump(),
+        "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS, "max_length": None}).model_dump(),
     }  # fmt: skip
     lines = []
     if study.generation.backend != "transformers":

@@ -134,7 +134,8 @@ def summary(study: str, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 _SCORES = r"""
-SELECT s.arm, 'eval/' || s.benchmark || '/' || regexp_replace(s.metric, '[^\p{L}\p{N}_.\- :/]', ':', 'g'), s.score, c.step, checkpoint, s.benchmark
+SELECT s.arm, 'eval/' || s.benchmark || '/' || regexp_replace(s.metric, '[^\p{L}\p{N}_.\- :/]', ':', 'g'), s.score, c.step,
+  checkpoint, s.benchmark
 FROM scores s JOIN checkpoints c USING (checkpoint) WHERE s.study = ? AND c.alpha IS NULL ORDER BY ALL
 """
 """MLflow takes few signs in a name: `exact_match,flexible-extract`, as lm-eval names a filtered metric, has a colon there."""

@@ -36,9 +36,17 @@ class TrainingSize(BaseModel):
         None, title="Rollouts", description="a server that samples from the policy; null: the trainer samples itself"
     )
 
+    frozen: Literal["bf16", "fp32"] = Field(
+        "fp32", description="how the untouched base beside the policy is held; bf16 acts where products are taken in bf16"
+    )
+
     def bf16(self, precise: bool) -> bool:
         """Whether matrix products are taken in bf16; `precise` where there is no GPU."""
         return self.dtype == "bf16" or (self.dtype == "auto" and not precise)
+
+    def base_in_bf16(self, precise: bool) -> bool:
+        """Whether the untouched base is held in bf16."""
+        return self.frozen == "bf16" and self.bf16(precise)
 
     def parts(self, batch: int) -> int:
         """Micro-batches of a batch whose parts must be of equal size. Raises InputError when they cannot be."""
@@ -53,6 +61,10 @@ class TrainingSize(BaseModel):
         if self.card is not None and (self.micro_batch is not None or self.activation_checkpointing):
             raise ValueError("`card` chooses micro_batch and activation_checkpointing; leave it out to set them yourself")
         return self
+
+    def unsaid(self) -> set[str]:
+        """Settings that leave a study what it was before there were such settings."""
+        return {"frozen"} if self.frozen == "fp32" else set()
 
     def inputs(self) -> dict[str, Any]:
         """What keys are made of: the dials that are not at their default, and whether a server samples, wherever it is."""

@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from flows.cli import app
 from retain_core.evaluation.generation import Generation
+from retain_core.evaluation.size import EvaluationSize
 from retain_core.judge.benchmark import Judge
 from retain_core.lab.spec import LabSpec
 from retain_core.methods import CONTROLS, DIALS, NAMED
@@ -109,6 +110,7 @@ def test_every_study_key_dial_method_and_control_is_documented():
         LabSpec,
         TrainingSize,
         RolloutServer,
+        EvaluationSize,
         Judge,
         Generation,
     ):

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
+from retain_core.passes import tokens_at_once
 from retain_core.training import ranks
 from retain_core.training.encode import encode_exchanges, encode_prompts, loss_per_token
 from retain_core.training.frozen import FrozenBase
@@ -115,7 +116,10 @@ class SelfSamplingTrainer(ImitationTrainer):
     def _answers(self, prompts: list[str]) -> list[tuple[str, bool, int]]:
         tokenizer, temperature = self.processing_class, self._dials["temperature"]
         if self._rollouts is None:
-            return sample_answers(self.model, tokenizer, prompts, temperature=temperature, max_new_tokens=self._longest)
+            return sample_answers(
+                self.model, tokenizer, prompts,
+                temperature=temperature, max_new_tokens=self._longest, at_once=tokens_at_once(self.model.config),
+            )  # fmt: skip
         rows = self._rollouts.sample(
             self.model, encode_prompts(tokenizer, prompts), update=self.state.global_step, temperature=temperature,
             longest=self._longest, bf16=self.args.bf16,
@@ -132,7 +136,7 @@ class SelfSamplingTrainer(ImitationTrainer):
 
 def own_answers_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any]) -> Any:
     """(trainer, what it counted when it is done) for SFT on the model's own right answers."""
-    base = FrozenBase(path, tokenizer, target.longest_answer)
+    base = FrozenBase(path, tokenizer, target.longest_answer, spec.size.base_in_bf16(common["precise"]))
     added = extras(spec, base, tokenizer, target)
     seed, counted = spec.seed or 0, spec.updates * (spec.sequences_per_update - added.replayed)
     placeholder = {"input_ids": [tokenizer.eos_token_id], "labels": [tokenizer.eos_token_id]}

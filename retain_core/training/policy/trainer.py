@@ -128,15 +128,15 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             base_logits = self.completion_logits(self.base, inputs)
         policy_logits = self.completion_logits(model, inputs)
         tokens, counted = inputs["completion_ids"], inputs["completion_mask"]
-        return kl_penalty(policy_logits, base_logits, tokens, counted, self.dials["kl_estimator"])
+        return kl_penalty(policy_logits, base_logits, tokens, counted, self.dials["kl_estimator"], self.temperature)
 
     def completion_logits(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """B x T x vocabulary: the logits that each token of a sample was drawn from, divided by the temperature."""
+        """B x T x vocabulary: the logits that each token of a sample was drawn from, before the temperature."""
         ids, mask = whole(inputs)
         length = inputs["completion_ids"].shape[1]
         with self.accelerator.autocast():
             logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, logits_to_keep=length + 1).logits
-        return logits[:, :-1].float() / self.temperature
+        return logits[:, :-1]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds `clip_share` (of the tokens that count, those whose gradient clipping cut) and `reward_failures` (so far)."""
