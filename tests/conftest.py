@@ -110,6 +110,7 @@ def nothing_to_collect() -> Iterator[None]:
     """Trainers, and statsmodels in every call, collect garbage among all that was imported, half a second each time."""
     gc.freeze()
     yield
+    gc.collect()  # what this file left; else it would be frozen with the next
     gc.unfreeze()
 
 

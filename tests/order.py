@@ -13,9 +13,12 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 SHARED = (
-    ("tests/flows/test_flow.py", "tests/flows/test_prefect_ui.py", "tests/browser/test_prefect.py"),
+    (
+        "tests/flows/test_flow.py", "tests/flows/test_prefect_ui.py", "tests/browser/test_prefect.py",
+        "tests/flows/test_interrupt.py",
+    ),
     ("tests/flows/test_away.py", "tests/flows/test_watch.py", "tests/flows/test_simulate.py", "tests/component/test_doctor.py"),
-)
+)  # fmt: skip
 """Files whose tests share what lives in one process only, such as a server."""
 LONGEST = (
     "tests/flows/test_flow.py",
@@ -32,7 +35,6 @@ LONGEST = (
     "tests/flows/test_up.py",
     "tests/component/test_again.py",
     "tests/component/test_own.py",
-    "tests/flows/test_interrupt.py",
     "tests/component/test_compare.py",
     "tests/component/test_postgres.py",
     "tests/component/test_judge.py",
