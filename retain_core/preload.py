@@ -1,5 +1,7 @@
 """Imported once by the forkserver, so that every arm's process starts with the heavy modules at hand."""
 
+import gc
+
 import accelerate  # noqa: F401
 import lm_eval.evaluator
 import lm_eval.models.huggingface
@@ -13,3 +15,5 @@ import retain_core.evaluation.harness
 import retain_core.support
 import retain_core.training.imitation
 import retain_core.training.policy  # noqa: F401
+
+gc.freeze()  # trainers collect garbage; what was imported never is any, and memory that nobody touches stays shared

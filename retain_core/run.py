@@ -266,7 +266,8 @@ def publish_done(study: Study, config: Settings) -> bool:
 
 def run_all(running: Running) -> dict[str, str]:
     """The whole study as plain functions. Returns the arms that failed and why."""
-    workers.warm_up(running.study.execution.threads_per_arm)
+    if not running.plan.done:
+        workers.warm_up(running.study.execution.threads_per_arm)
     prepare_dataset(running)
     train_base(running)
     evaluate_base(running)

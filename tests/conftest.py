@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -14,13 +15,15 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from tests.order import pytest_xdist_make_scheduler  # noqa: F401
 from tests.scan import PLANTED, Ports
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -64,9 +67,51 @@ def retain(*arguments: str, home: Path, **more: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=ROOT, env=environment(home) | more, capture_output=True, text=True, timeout=300)
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
+    """`retain` in this process, for the second and further calls of a command: starting Python is most of such a call."""
+    from flows.cli import main
+    from retain_core.settings import settings
+
+    def call(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("RETAIN_HOME", str(home))
+        monkeypatch.setattr(sys, "argv", ["retain", *arguments])
+        settings.cache_clear()
+        capsys.readouterr()
+        with contextlib.chdir(ROOT), pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, *capsys.readouterr())
+
+    yield call
+    settings.cache_clear()
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its bytes."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one process of a test run fills and all of them read."""
+    own = factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_to_collect() -> Iterator[None]:
+    """Trainers, and statsmodels in every call, collect garbage among all that was imported, half a second each time."""
+    gc.freeze()
+    yield
+    gc.collect()  # what this file left; else it would be frozen with the next
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -76,16 +121,33 @@ def smoke_study() -> Path:
 
 @pytest.fixture(scope="session")
 def finished_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> Path:
-    """A home in which the smoke study has run. Read only; take `home` to change things."""
-    home = tmp_path_factory.mktemp("finished")
-    assert run_plain(smoke_study, home) == {}
-    return home
+    """A home in which the smoke study has run. Read only, also by other processes; take `home` to change things."""
+
+    def make(home: Path) -> None:
+        assert run_plain(smoke_study, home) == {}
+
+    return made_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture(scope="session")
+def with_base(finished_home: Path) -> Callable[[Path], Path]:
+    """Makes a home in which the smoke base is trained and nothing else was done."""
+
+    def make(home: Path) -> Path:
+        shutil.copytree(finished_home / "artifacts" / "base", home / "artifacts" / "base")
+        return home
+
+    return make
 
 
 @pytest.fixture
 def home(finished_home: Path, tmp_path: Path) -> Path:
     """A copy of the finished home that a test may spoil."""
-    copy = tmp_path / "home"
+    return copied(finished_home, tmp_path / "home")
+
+
+def copied(finished_home: Path, copy: Path) -> Path:
+    """A copy of a finished home."""
     shutil.copytree(finished_home, copy)
     with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as con, con:  # MLflow keeps absolute places
         for table, column in (
@@ -101,13 +163,13 @@ def home(finished_home: Path, tmp_path: Path) -> Path:
 def flow_home(tmp_path_factory: pytest.TempPathFactory, smoke_study: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A fresh home in which `retain run` ran the study as a flow on Prefect's own temporary server, and what it printed.
 
-    Its path has a space and letters that are not ASCII, and its clock is a day ahead of others.
+    Its path has a space and letters that are not ASCII, its clock is a day ahead of others, and its user's folder is new.
     """
-    home = tmp_path_factory.mktemp("flow é 模型")
+    home, user = tmp_path_factory.mktemp("flow é 模型"), tmp_path_factory.mktemp("user")
     started = time.monotonic()
     with Ports() as ports:
-        done = retain("run", str(smoke_study), home=home, TZ="Pacific/Kiritimati", **PLANTED)
-    done.ports = ports.seen
+        done = retain("run", str(smoke_study), home=home, TZ="Pacific/Kiritimati", HOME=str(user), **PLANTED)
+    done.ports, done.user = ports.seen, user
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 240
     return home, done
@@ -143,9 +205,9 @@ def prefect_server(flow_home: tuple[Path, object], tmp_path_factory: pytest.Temp
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fresh_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prefect server on which nothing has run yet."""
+    """The address of a real Prefect server that began with nothing; several tests use it, so each looks at its own runs."""
     with serving_prefect(tmp_path_factory.mktemp("fresh")) as address:
         yield address
 
@@ -153,6 +215,13 @@ def fresh_prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The address of a webhook that answers with a failure, and the documents that it was sent."""
+    with listening() as found:
+        yield found
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The same for as long as it is wanted."""
     bodies: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -4,12 +4,14 @@ import pytest
 
 from tests.component import golden
 from tests.component.two_models import ALL, prepare, run_harness
+from tests.conftest import made_once
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
     """The folder of the tiny base that golden trajectories start from."""
-    return golden.base_model(tmp_path_factory.mktemp("base"))
+    (folder,) = (made_once(tmp_path_factory, "golden", golden.base_model) / "base").iterdir()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -34,18 +36,18 @@ def one_thread():
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A folder with a base, a tuned copy, and the benchmarks."""
-    folder = tmp_path_factory.mktemp("models")
-    prepare(folder)
-    return folder
+    return made_once(tmp_path_factory, "models", prepare)
 
 
 @pytest.fixture(scope="session")
 def outputs(models, tmp_path_factory):
     """What lm-eval wrote about both models. Read only."""
-    folder = tmp_path_factory.mktemp("outputs")
-    for model in ("base", "tuned"):
-        run_harness(models, model, ALL, folder)
-    return folder
+
+    def make(folder):
+        for model in ("base", "tuned"):
+            run_harness(models, model, ALL, folder)
+
+    return made_once(tmp_path_factory, "outputs", make)
 
 
 @pytest.fixture

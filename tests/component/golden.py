@@ -13,6 +13,7 @@ base and its gain are there too, as retain measures them.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 from pathlib import Path
@@ -94,6 +95,12 @@ def arm_spec(label: str, dials: dict[str, Any], updates: int = UPDATES, learning
     return spec.model_copy(update=more)
 
 
+@functools.cache
+def ruler_of(base: Path) -> Ruler:
+    """The ruler of a base; what the base says is the same for every method."""
+    return Ruler(base)
+
+
 class Ruler:
     """Measures a checkpoint on held-out items of the target, with what measures the checkpoints of a study."""
 
@@ -153,7 +160,7 @@ def trajectory(label: str, base: Path) -> list[dict[str, float]]:
             spec, out = arm_spec(label, METHODS[label], steps=MEASURED), Path(name)
             traces = make_traces(spec, base, Store(out / "home")) if spec.config.get("traces_of") else None
             curve = train(spec, base, out, traces).curve
-            ruler = Ruler(base)
+            ruler = ruler_of(base)
             measured = {update: ruler.measure(out / "weights" / str(update)) for update in MEASURED}
     finally:
         torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 
 import duckdb
 import pytest
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from retain_core import workers
 from retain_core.arms import Checkpoint, weights_key
 from retain_core.errors import InputError
+from retain_core.lease import living
 from retain_core.revisions import revisions_of
 from retain_core.run import open_study, run_all
 from retain_core.store import Store
@@ -98,7 +100,6 @@ def test_a_killed_process_is_told_and_leaves_nothing(home, smoke_study, tmp_path
     import os
     import signal
     import threading
-    import time
 
     changed = tmp_path / "smoke.yaml"
     changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))
@@ -116,19 +117,24 @@ def test_a_killed_process_is_told_and_leaves_nothing(home, smoke_study, tmp_path
     assert list((home / "artifacts" / ".drafts").iterdir()) == []
 
 
-def test_studies_that_run_at_once_train_once_what_they_share(home, smoke_study, tmp_path):
-    """Two copies of a study, and another that asks for the same new arm."""
+def test_studies_that_run_at_once_train_once_what_they_share(home, smoke_study, tmp_path, caplog):
+    """A study and another that asks for the same new arm, and a second run of the first one here while it is at work."""
     body = smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]")
     processes = []
-    for number, name in enumerate(("smoke", "smoke", "other")):
-        study = tmp_path / f"{number}.yaml"
+    for name in ("smoke", "other"):
+        study = tmp_path / f"{name}.yaml"
         study.write_text(body.replace("study: smoke", f"study: {name}"))
         command = [sys.executable, "-c", RUN_PLAIN, str(study), str(home)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment(home), **streams))
+    while "study-smoke" not in living(home / "artifacts" / ".leases"):
+        assert processes[0].poll() is None, processes[0].communicate()
+        time.sleep(0.05)
+    assert run_plain(tmp_path / "smoke.yaml", home) == {}
+    assert f"study-smoke is being made by process {processes[0].pid}" in caplog.text
     said = [process.communicate(timeout=300) for process in processes]
-    assert [(p.returncode, out.strip()) for p, (out, _) in zip(processes, said, strict=True)] == [(0, "{}")] * 3, said
-    assert sum("study-smoke is being made by process" in err for _, err in said) == 1
+    assert [(p.returncode, out.strip()) for p, (out, _) in zip(processes, said, strict=True)] == [(0, "{}")] * 2, said
+    assert not any("study-smoke is being made by process" in err for _, err in said)
     logs = [home / "logs" / name / "sft_in_style-lr1e-3-s0.log" for name in ("smoke", "other")]
     assert sum("trained 4 updates" in log.read_text() for log in logs if log.exists()) == 1
     assert left_over(home) == []

@@ -594,10 +594,10 @@ def test_the_command_starts_without_the_heavy_modules(tmp_path):
     assert not {"torch", "lm_eval", "transformers", "datasets", "pandas", "prefect"} & set(done.stdout.split())
 
 
-def test_exit_codes(tmp_path):
+def test_exit_codes(here, tmp_path):
     base, tuned = "docs/examples/base", "docs/examples/tuned"
     assert retain("compare", base, tuned, "--format", "csv", home=tmp_path).returncode == 0
-    done = retain("compare", base, "docs/examples/none", home=tmp_path)
+    done = here("compare", base, "docs/examples/none", home=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
@@ -612,8 +612,8 @@ SHOWN = re.findall(r"```console\n\$ retain (.*)\n((?:.*\n)*?)```", (ROOT / "docs
 
 
 @pytest.mark.parametrize(("command", "output"), SHOWN)
-def test_the_shown_output_is_what_the_command_prints(command, output, tmp_path):
-    assert retain(*command.split(), home=tmp_path).stdout == output
+def test_the_shown_output_is_what_the_command_prints(here, command, output, tmp_path):
+    assert here(*command.split(), home=tmp_path).stdout == output
 
 
 def test_the_example_is_small_real_and_tells_no_machine():
@@ -631,7 +631,7 @@ def test_the_example_is_small_real_and_tells_no_machine():
 # Checkpoints of the home
 
 
-def test_checkpoints_compare_as_the_forgetting_view_says(finished_home, warehouse):
+def test_checkpoints_compare_as_the_forgetting_view_says(finished_home, here, warehouse):
     told = warehouse.execute(
         """SELECT checkpoint, benchmark, n, "drop", lost, gained, ci_low, ci_high, p_value FROM compared
         WHERE metric = study_metric AND arm_role = 'method' AND role <> 'probe'"""
@@ -644,7 +644,7 @@ def test_checkpoints_compare_as_the_forgetting_view_says(finished_home, warehous
         assert found == pytest.approx(tuple(expected), abs=1e-9)
         assert row.role == ("target" if name == "countdown" else "mean")
     last = max(c for c, *_ in told)
-    done = retain("compare", "smoke/base", last, home=finished_home)
+    done = here("compare", "smoke/base", last, home=finished_home)
     assert (done.returncode, done.stderr) == (0, "")
     assert "The target of training, not part of the mean" in done.stdout
 

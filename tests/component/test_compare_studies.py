@@ -283,15 +283,15 @@ def test_studies_with_nothing_in_common_or_nothing_done_are_explained(tmp_path):
             compare_addresses(own, "made", "gentle", {"facts": "acc"})
 
 
-def test_the_command_on_a_home_with_two_studies(path, tmp_path):
+def test_the_command_on_a_home_with_two_studies(path, here, tmp_path):
     shutil.copy(path, tmp_path)
     done = retain("compare", "made", "gentle", home=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "harmful" in done.stdout
     assert done.stdout.count("| same arms") == 1
-    done = retain("compare", "made", "gentle", "--format", "csv", home=tmp_path)
+    done = here("compare", "made", "gentle", "--format", "csv", home=tmp_path)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 2 * (len(METHODS) - 1) + 1)
     assert "retain: note: twin at 1e-4: 2 arms are the same in both" in done.stderr
     for options in (["--flips", "3"], ["--cluster", "subject"]):
-        done = retain("compare", "made", "gentle", *options, home=tmp_path)
+        done = here("compare", "made", "gentle", *options, home=tmp_path)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

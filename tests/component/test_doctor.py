@@ -11,7 +11,7 @@ import pytest
 
 from retain_core import doctor, doctor_services
 from retain_core.warehouse.load import SCHEMA_VERSION, connect
-from tests.conftest import retain, serving_prefect
+from tests.conftest import retain
 
 NOBODY = "http://user:" + "s3cret-word" + "@127.0.0.1:9"
 
@@ -91,10 +91,8 @@ def test_warehouses_of_other_versions(tmp_path):
 
 
 @pytest.mark.prefect
-def test_a_prefect_without_pools_workers_and_deployments(tmp_path):
-    (tmp_path / "prefect").mkdir()
-    with serving_prefect(tmp_path) as address:
-        found = list(doctor_services.prefect(tmp_path, {"PREFECT_API_URL": f"{address}/api"}))
+def test_a_prefect_without_pools_workers_and_deployments(tmp_path, fresh_prefect):
+    found = list(doctor_services.prefect(tmp_path, {"PREFECT_API_URL": f"{fresh_prefect}/api"}))
     assert version("prefect") in one(found, "ok")
     told = [sentence for level, sentence in found if level == "warning"]
     assert [next(word for word in ("cpu-pool", "gpu-pool", "no deployments") if word in sentence) for sentence in told] == [

@@ -27,8 +27,8 @@ BASE, TUNED = "docs/examples/base", "docs/examples/tuned"
         ([TUNED, BASE], 0, "ALLOW"),
     ],
 )
-def test_the_command_prints_its_decision_and_ends_with_its_code(tmp_path, arguments, code, first):
-    done = retain("gate", *arguments, home=tmp_path)
+def test_the_command_prints_its_decision_and_ends_with_its_code(here, tmp_path, arguments, code, first):
+    done = here("gate", *arguments, home=tmp_path)
     assert (done.returncode, done.stderr) == (code, "")
     assert done.stdout.startswith(f"{first}: ")
 
@@ -46,19 +46,19 @@ def test_the_command_prints_its_decision_and_ends_with_its_code(tmp_path, argume
         (["studies/gone.yaml", "x"], "cannot read the study file"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, arguments, sentence):
-    done = retain("gate", *arguments, home=tmp_path / "home")
+def test_wrong_input_is_one_sentence_and_leaves_nothing(here, tmp_path, arguments, sentence):
+    done = here("gate", *arguments, home=tmp_path / "home")
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "home" / "artifacts" / "studies").exists()
 
 
-def test_json_is_one_document_and_says_what_the_sentence_says(tmp_path):
+def test_json_is_one_document_and_says_what_the_sentence_says(here, tmp_path):
     done = retain("gate", BASE, TUNED, "--format", "json", home=tmp_path)
     told = json.loads(done.stdout)
     assert (told["decision"], told["exit_code"], done.returncode) == ("REJECT", 3, 3)
-    compared = json.loads(retain("compare", BASE, TUNED, "--format", "json", home=tmp_path).stdout)
+    compared = json.loads(here("compare", BASE, TUNED, "--format", "json", home=tmp_path).stdout)
     assert told["rows"] == compared[:-1]
     assert [told[x] for x in ("drop", "ci_low", "ci_high")] == [compared[-1][x] for x in ("drop", "ci_low", "ci_high")]
     assert told["at_least"] <= told["ci_low"]

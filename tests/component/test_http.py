@@ -110,7 +110,7 @@ def test_a_model_with_a_token_of_beginning_reads_it_once_on_both_sides(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(with_base, tmp_path_factory):
     """The example study in small, asked through a server and, in another home, in its processes."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(ROOT / "examples" / "own_method", folder / "study")
@@ -120,11 +120,11 @@ def ran(tmp_path_factory):
     text = (folder / "study" / "study.yaml").read_text()
     text = "".join(line for line in text.splitlines(keepends=True) if "facts" not in line and "best_of_4" not in line)
     here, there = folder / "study" / "here.yaml", folder / "study" / "there.yaml"
-    here.write_text(text.replace("[learning_rate_0]", "[]"))
+    here.write_text(text.replace("[learning_rate_0]", "[]").replace("checkpoints: 2", "checkpoints: 1"))
     there.write_text(here.read_text() + f'generation: {{backend: http, serve: "{SERVE}", concurrent: 4}}\n')
     os.environ["PYTHONPATH"] = str(ROOT)
     for file in (here, there):
-        assert run_plain(file, folder / file.stem) == {}
+        assert run_plain(file, with_base(folder / file.stem)) == {}
     return folder
 
 

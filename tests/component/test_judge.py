@@ -38,9 +38,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ran(folder):
+def ran(folder, with_base):
     """A home in which the study has run."""
-    assert run_plain(folder / "study.yaml", folder / "home") == {}
+    assert run_plain(folder / "study.yaml", with_base(folder / "home")) == {}
     return folder / "home"
 
 

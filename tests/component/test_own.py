@@ -47,11 +47,11 @@ def lm(base_model):
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory):
+def example(with_base, tmp_path_factory):
     """The example in a folder of its own, and a home in which it has run."""
     folder = tmp_path_factory.mktemp("example")
     shutil.copytree(ROOT / "examples" / "own_method", folder / "study")
-    assert run_plain(folder / "study" / "study.yaml", folder / "home") == {}
+    assert run_plain(folder / "study" / "study.yaml", with_base(folder / "home")) == {}
     return folder / "study" / "study.yaml", folder / "home"
 
 

@@ -1,8 +1,6 @@
-"""Prefect and MLflow keep what they know in a real Postgres instead of SQLite."""
+"""MLflow keeps what it knows in a real Postgres instead of SQLite; Prefect does in tests/flows/test_pool.py."""
 
-import json
 import sqlite3
-import urllib.request
 
 import pytest
 
@@ -12,7 +10,7 @@ from retain_core.settings import Settings
 from retain_core.store import Store
 from retain_core.study_file import load_study
 from tests.component.test_tracking import Logged
-from tests.conftest import mlflow_server, serving_prefect
+from tests.conftest import mlflow_server
 from tests.postgres import new_database, postgres
 
 
@@ -35,19 +33,6 @@ def test_databases_are_new_and_in_utf_8(server):
         told = "SELECT current_database(), current_setting('server_encoding'), length('é 模型')"
         assert ask(address, told) == [(name, "UTF8", 4)]
         assert ask(address, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
-
-
-@pytest.mark.prefect
-def test_prefects_server_runs_on_it(server, tmp_path):
-    database = new_database(server, "prefect")
-    (tmp_path / "prefect").mkdir()
-    driver = database.replace("postgresql:", "postgresql+asyncpg:")
-    with serving_prefect(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=driver) as address:
-        body = json.dumps({"name": "cpu-pool", "type": "process"}).encode()
-        request = urllib.request.Request(f"{address}/api/work_pools/", body, {"Content-Type": "application/json"})
-        assert urllib.request.urlopen(request).status == 201
-    assert ask(database, "SELECT name, type FROM work_pool") == [("cpu-pool", "process")]
-    assert not list(tmp_path.glob("prefect/*.db"))
 
 
 def test_a_study_in_mlflow_on_postgres_is_the_study_in_sqlite(server, home, smoke_study, tmp_path):

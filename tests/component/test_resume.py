@@ -1,6 +1,5 @@
 """A training that was killed goes on to the same bits, whatever the method; what is damaged is not gone on from."""
 
-import gc
 import logging
 import re
 import shutil
@@ -65,14 +64,6 @@ def build(spec, base, tokenizer, target, common):
 '''
 
 pytestmark = pytest.mark.usefixtures("one_thread", "some_answers_are_right", "logs_every_other_update")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_to_collect():
-    """Trainers collect garbage among everything that is imported; most of the time of so small a training is that."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -115,33 +115,26 @@ def test_a_second_run_starts_no_server_and_changes_nothing(flow_home, smoke_stud
     assert (home / "prefect" / "prefect.db").stat().st_mtime_ns == prefect
 
 
-def test_nothing_is_written_outside_the_home(tmp_path, smoke_study, finished_home):
+def test_nothing_is_written_outside_the_home(flow_home):
     """The user's own folders stay empty: Prefect's is given, everything else goes below RETAIN_HOME."""
-    import shutil
-
-    user, home = tmp_path / "user", tmp_path / "home"
-    user.mkdir()
-    shutil.copytree(finished_home, home)
-    changed = tmp_path / "smoke.yaml"
-    changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))
-    done = retain("run", str(changed), home=home, HOME=str(user))
-    assert done.returncode == 0, done.stderr
-    assert [str(p) for p in user.rglob("*") if p.is_file()] == []
+    _, done = flow_home
+    assert done.user.is_dir()
+    assert [str(p) for p in done.user.rglob("*") if p.is_file()] == []
 
 
-def test_the_light_commands(flow_home, smoke_study, tmp_path):
+def test_the_light_commands(flow_home, here, smoke_study, tmp_path):
     home, _ = flow_home
-    plan = retain("plan", str(smoke_study), home=home)
+    plan = here("plan", str(smoke_study), home=home)
     assert "3 arms: 3 cached, 0 to do" in plan.stdout
-    fresh = retain("plan", str(smoke_study), home=tmp_path / "none")
+    fresh = here("plan", str(smoke_study), home=tmp_path / "none")
     assert "3 arms: 0 cached, 3 to do" in fresh.stdout
     assert not (tmp_path / "none").exists()
-    status = retain("status", home=home)
+    status = here("status", home=home)
     assert "smoke" in status.stdout
     assert "3/3" in status.stdout
-    report = retain("report", "smoke", home=home)
+    report = here("report", "smoke", home=home)
     assert report.stdout.strip() == str(home / "reports" / "smoke" / "index.html")
-    table = retain("sql", "SELECT method, gain FROM method_summary ORDER BY method LIMIT 1", "--format", "json", home=home)
+    table = here("sql", "SELECT method, gain FROM method_summary ORDER BY method LIMIT 1", "--format", "json", home=home)
     assert json.loads(table.stdout) == [{"method": "grpo", "gain": 0.0}]
 
 
@@ -156,8 +149,8 @@ def test_the_light_commands(flow_home, smoke_study, tmp_path):
         (["report", "other"], "no study 'other' in the warehouse; it has smoke"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_exit_code_2(flow_home, arguments, words):
-    done = retain(*arguments, home=flow_home[0])
+def test_wrong_input_is_one_sentence_and_exit_code_2(flow_home, here, arguments, words):
+    done = here(*arguments, home=flow_home[0])
     assert done.returncode == 2
     assert done.stdout == ""
     assert words in done.stderr

@@ -1,6 +1,7 @@
 """Ctrl-C ends the children and leaves a state from which the next run goes on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from tests.conftest import ROOT, environment, run_plain
 pytestmark = pytest.mark.prefect
 
 
-def test_interrupt_ends_the_children_and_the_next_run_finishes(home, smoke_study, tmp_path):
+def test_interrupt_ends_the_children_and_the_next_run_finishes(home, flow_home, smoke_study, tmp_path):
+    shutil.copytree(flow_home[0] / "prefect", home / "prefect")  # Prefect's database need not be made anew
     changed = tmp_path / "smoke.yaml"
     longer = smoke_study.read_text().replace("updates: 4", "updates: 400")
     changed.write_text(longer)

@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -23,7 +26,7 @@ from prefect.states import Cancelling
 
 from retain_core.lease import living
 from retain_core.warehouse.query import open_warehouse
-from tests.conftest import ROOT, environment, run_plain, serving_prefect
+from tests.conftest import ROOT, copied, environment, listening, run_plain, serving_prefect
 from tests.faults.kill import left_over, outcome
 from tests.postgres import dumped, new_database, postgres
 from tests.scan import PLANTED, where
@@ -118,25 +121,74 @@ def of_pool(smoke_study, tmp_path, methods="[sft, grpo, sft_in_style]", **more):
     return inline, pooled
 
 
-def test_arms_on_a_pool_are_those_of_one_process(home, smoke_study, tmp_path, pools, tmp_path_factory, server_home, database):
-    inline, pooled = of_pool(smoke_study, tmp_path)
-    other = tmp_path_factory.mktemp("inline") / "home"
-    shutil.copytree(home, other)
-    known = pools | PLANTED
-    deploy(home, known)
-    with worker(home, known, "one", tmp_path / "one"):
-        run = begin(pooled, home, known)
+def test_the_server_keeps_what_it_knows_in_postgres(pools, database, server_home):
+    import psycopg
+
+    with psycopg.connect(database) as con:
+        told = con.execute("SELECT name, type FROM work_pool ORDER BY name").fetchall()
+    assert told == [("cpu-pool", "process"), ("gpu-pool", "process")]
+    assert not list(server_home.rglob("*.db"))
+
+
+@dataclass
+class Served:
+    """A home whose deployments are known, a worker that serves it, and a webhook that the worker knows."""
+
+    home: Path
+    settings: dict[str, str]
+    worker: Path
+    told: list[dict[str, Any]]
+
+
+class TestOneWorker:
+    @pytest.fixture(scope="class")
+    def served(self, finished_home, pools, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("served")
+        home = copied(finished_home, folder / "home")
+        with listening() as (address, told):
+            known = pools | PLANTED
+            deploy(home, known)
+            with worker(home, known | {"RETAIN_ALERT_URL": address}, "one", folder / "one"):
+                yield Served(home, known, folder / "one", told)
+
+    def test_arms_on_a_pool_are_those_of_one_process(self, served, home, smoke_study, tmp_path, server_home, database):
+        """`home` is the other one, in which the same arms are trained inline."""
+        inline, pooled = of_pool(smoke_study, tmp_path)
+        run = begin(pooled, served.home, served.settings)
         out, err = run.communicate(timeout=400)
-    assert run.returncode == 0, out + err
-    assert "1 of 4 arms to run" in out
-    assert run_plain(inline, other) == {}
-    assert outcome(home) == outcome(other)
-    assert left_over(home) == []
-    for place in (home, server_home, tmp_path / "one"):
-        assert where(place, list(PLANTED.values())) == []
-    known_to_server = dumped(database)  # parameters, variables of jobs, logs and states
-    assert "sft_in_style-lr1e-3-s0" in known_to_server
-    assert not [secret for secret in PLANTED.values() if secret in out + err + known_to_server]
+        assert run.returncode == 0, out + err
+        assert "1 of 4 arms to run" in out
+        assert run_plain(inline, home) == {}
+        assert outcome(served.home) == outcome(home)
+        assert left_over(served.home) == []
+        for place in (served.home, server_home, served.worker):
+            assert where(place, list(PLANTED.values())) == []
+        known_to_server = dumped(database)  # parameters, variables of jobs, logs and states
+        assert "sft_in_style-lr1e-3-s0" in known_to_server
+        assert not [secret for secret in PLANTED.values() if secret in out + err + known_to_server]
+
+    def test_a_study_given_as_a_parameter_with_nothing_to_do_is_unchanged(self, served, smoke_study):
+        given = {"study": yaml.safe_load(smoke_study.read_text())}
+        with client_of(served.settings) as client:
+            deployment = client.read_deployment_by_name("study-given/by-parameter")
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+            state = ended(client, run.id, 120)
+        assert (state.name, state.type.value) == ("Unchanged", "COMPLETED")
+        assert "nothing to train or evaluate" in state.message
+        assert served.told == []
+
+    def test_a_nightly_that_fails_raises_an_alert(self, served, tmp_path):
+        (tmp_path / "bad.yaml").write_text("study: bad\n")
+        with client_of(served.settings) as client:
+            deployment = client.read_deployment_by_name("study-file/smoke")
+            night = client.create_flow_run_from_deployment(deployment.id, parameters={"path": str(tmp_path / "bad.yaml")})
+            assert ended(client, night.id, 120).is_failed()
+            until(lambda: served.told, 30)
+        (alert,) = served.told
+        assert (alert["event"], alert["flow"], alert["id"]) == ("retain.run.failed", "study-file", str(night.id))
+        assert str(tmp_path / "bad.yaml") in alert["message"]
+        assert alert["url"].endswith(f"/runs/flow-run/{night.id}")
+        assert "very-secret-path" not in (served.worker / "log").read_text()
 
 
 @pytest.mark.slow
@@ -167,34 +219,6 @@ def test_a_worker_that_is_killed_loses_nothing(home, smoke_study, tmp_path, pool
     assert outcome(home) == outcome(other)
     assert run_plain(pooled, home) == {}  # does nothing but clear away what the killed left
     assert left_over(home) == []
-
-
-def test_a_study_given_as_a_parameter_with_nothing_to_do_is_unchanged(home, smoke_study, tmp_path, pools):
-    deploy(home, pools)
-    given = {"study": yaml.safe_load(smoke_study.read_text())}
-    with worker(home, pools, "one", tmp_path / "one"), client_of(pools) as client:
-        deployment = client.read_deployment_by_name("study-given/by-parameter")
-        run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
-        state = ended(client, run.id, 120)
-    assert (state.name, state.type.value) == ("Unchanged", "COMPLETED")
-    assert "nothing to train or evaluate" in state.message
-
-
-def test_a_nightly_that_fails_raises_an_alert(home, tmp_path, pools, webhook):
-    address, bodies = webhook
-    deploy(home, pools)
-    (tmp_path / "bad.yaml").write_text("study: bad\n")
-    told = pools | {"RETAIN_ALERT_URL": address}
-    with worker(home, told, "one", tmp_path / "one"), client_of(pools) as client:
-        deployment = client.read_deployment_by_name("study-file/smoke")
-        night = client.create_flow_run_from_deployment(deployment.id, parameters={"path": str(tmp_path / "bad.yaml")})
-        assert ended(client, night.id, 120).is_failed()
-        until(lambda: bodies, 30)
-    (alert,) = bodies
-    assert (alert["event"], alert["flow"], alert["id"]) == ("retain.run.failed", "study-file", str(night.id))
-    assert str(tmp_path / "bad.yaml") in alert["message"]
-    assert alert["url"].endswith(f"/runs/flow-run/{night.id}")
-    assert "very-secret-path" not in (tmp_path / "one" / "log").read_text()
 
 
 @pytest.mark.slow

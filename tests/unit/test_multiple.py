@@ -15,7 +15,7 @@ both = pytest.mark.parametrize(("ours", "theirs"), [(holm, "holm"), (benjamini_h
 
 
 @both
-@settings(max_examples=25, deadline=None)  # statsmodels needs up to 70 ms a call
+@settings(max_examples=25, deadline=None)  # statsmodels collects garbage in every call
 @given(p=p_values)
 def test_agrees_with_statsmodels(ours, theirs, p):
     assert ours(p) == pytest.approx(multipletests(p, method=theirs)[1], abs=1e-12)
