@@ -8,7 +8,6 @@ on to the next job, and has at hand what it loaded for the one before.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import multiprocessing
 import os
@@ -161,7 +160,6 @@ def _child(jobs: Connection, result: Connection, lifeline: Connection) -> None:
     with contextlib.suppress(EOFError):  # the parent wants no more
         while True:
             job = jobs.recv()
-            gc.freeze()  # training and evaluation collect garbage often, and need not look through every module each time
             message = _do(*job)
             with contextlib.suppress(OSError):
                 result.send(message)
