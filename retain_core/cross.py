@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from retain_core.study import Cross, Study
+from retain_core.study import Study
+from retain_core.study_blocks import Cross
 from retain_core.study_file import StudyText, Where, read_study
 
 

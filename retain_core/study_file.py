@@ -18,7 +18,8 @@ from retain_core.judge.benchmark import Judge
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
-from retain_core.study import Base, Budget, Cross, Data, Execution, Primary, Retention, Study, unknown
+from retain_core.study import Study
+from retain_core.study_blocks import Base, Budget, Cross, Data, Execution, Primary, Retention, unknown
 from retain_core.training.size import TrainingSize
 from retain_core.yaml_text import parse_yaml, read_text
 

@@ -22,7 +22,8 @@ from retain_core.suite.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
     from retain_core.methods import Method
-    from retain_core.study import Retention, Study
+    from retain_core.study import Study
+    from retain_core.study_blocks import Retention
 
 BenchmarkFiles = OwnBenchmark | SuiteBenchmark | JudgedBenchmark
 

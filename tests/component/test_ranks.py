@@ -20,7 +20,7 @@ from retain_core.lab.targets import Countdown
 from retain_core.launch import SETTINGS, launch
 from retain_core.plan import plan_study
 from retain_core.store import Store
-from retain_core.study import Execution
+from retain_core.study_blocks import Execution
 from retain_core.study_file import load_study
 from retain_core.training import ranks
 from retain_core.training.traces import make_traces

@@ -17,7 +17,8 @@ from retain_core.lab.spec import LabSpec
 from retain_core.methods import CONTROLS, DIALS, NAMED
 from retain_core.own.target import TargetFiles
 from retain_core.settings import Settings
-from retain_core.study import Budget, Cross, Data, Execution, Primary, Retention, Study
+from retain_core.study import Study
+from retain_core.study_blocks import Budget, Cross, Data, Execution, Primary, Retention
 from retain_core.training.rollouts.setting import RolloutServer
 from retain_core.training.size import TrainingSize
 from retain_core.warehouse.load import connect
