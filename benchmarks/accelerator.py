@@ -1,11 +1,12 @@
 """What training and evaluation take on one accelerator, at the size of a model of 1.5 billion parameters with random weights.
 
-    python -m benchmarks.accelerator [--out FILE] [--parts rate sft grpo evaluation resume] [--seconds N] [--tiny]
+    python -m benchmarks.accelerator [--out FILE] [--parts rate sft grpo evaluation passes resume] [--seconds N] [--tiny]
 
 rate        matrix products of bf16 a second (8192 x 8192 x 8192): what the shares below are shares of
 sft         retain's own SFT trainer: tokens a second, share of the rate, peak memory beside the estimate
 grpo        a step of GRPO split into sampling, log-probabilities and update; sampling beside the model library alone
 evaluation  items a second by kind of request, precision and batch size, through retain's own lm-eval model
+passes      peak memory of the passes of an evaluation, as large as a study makes them, beside the estimate
 resume      a training that is killed and goes on, beside one that nobody killed (a small model)
 
 The results so far are in FILE after every measurement, so a kill loses little. `--tiny` is the same at tiny width, for a
@@ -37,7 +38,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("rate", "sft", "grpo", "evaluation", "resume")
+PARTS = ("rate", "sft", "grpo", "evaluation", "passes", "resume")
 FULL: dict[str, Any] = {
     "shape": {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
               "intermediate_size": 8960, "vocab_size": 151_936},
@@ -477,6 +478,42 @@ def evaluation(lm: Any, dials: dict[str, Any], kind: str, dtype: str, batch: int
     }  # fmt: skip
 
 
+def passes(base: Path, dials: dict[str, Any], kind: str, dtype: Any) -> dict[str, Any]:
+    """Peak memory of one kind of pass with the base beside the checkpoint, no pass smaller than a study's, and the estimate."""
+    from lm_eval.api.instance import Instance
+
+    from retain_core.cards import shape_of
+    from retain_core.evaluation.divergence import kl_along, load_model
+    from retain_core.evaluation.harness import RecordingLM
+    from retain_core.evaluation.size import EvaluationSize
+    from retain_core.training.memory import evaluation_peak
+
+    size = EvaluationSize(dtype=dtype).fitted_to(base)
+    (checkpoint, tokenizer), (untouched, _) = load_model(base, dtype), load_model(base, dtype)
+    lm = RecordingLM(checkpoint, tokenizer, at_once=size.batch_tokens, softmax="float32")
+    longest = dials["answered"] + dials["generated"]
+    rows = 1 + (size.batch_tokens or 8 * longest) // longest
+    rng, words = random.Random("passes"), pieces(dials["shape"]["vocab_size"])[1]
+    prompts = [text(rng, words, dials["answered"] - 8) for _ in range(rows)]
+    if cuda():
+        torch.cuda.reset_peak_memory_stats()
+    started = now()
+    if kind == "generate":
+        options = {"until": ["<end>"], "do_sample": False, "max_gen_toks": dials["generated"]}
+        lm.generate_until([Instance("generate_until", {}, (prompt, options), 0) for prompt in prompts], disable_tqdm=True)
+    elif kind == "log-likelihood":
+        asked = [Instance("loglikelihood", {}, (prompt, " " + text(rng, words, 8)), 0) for prompt in prompts]
+        lm.loglikelihood(asked, disable_tqdm=True)
+    else:
+        answers = [[rng.randrange(8, 500) for _ in range(dials["generated"])] for _ in prompts]
+        kl_along(untouched, checkpoint, tokenizer, prompts, answers, size.batch_tokens)
+    peak = torch.cuda.max_memory_allocated() if cuda() else 0
+    return {
+        "kind": kind, "dtype": dtype, "batch_tokens": size.batch_tokens, "rows": rows, "seconds": now() - started,
+        "peak_bytes": peak, "estimated_bytes": evaluation_peak(shape_of(base), size, longest),
+    }  # fmt: skip
+
+
 def resume(folder: Path, dials: dict[str, Any], method: str, twice: bool) -> dict[str, Any]:
     """One arm of a small model: killed with SIGKILL and gone on with, beside one that nobody killed.
 
@@ -544,7 +581,7 @@ def run(results: Results, parts: list[str], dials: dict[str, Any], folder: Path)
     """Measure the parts that are asked for."""
     measure, tiny = results.measure, dials is TINY
     base: Path | None = None
-    if {"sft", "grpo", "evaluation"} & set(parts):
+    if {"sft", "grpo", "evaluation", "passes"} & set(parts):
         base = make_base(folder / "base", dials["shape"])
     if "rate" in parts:
         measure("rate", "bf16", 0, partial(rate, dials["matrix"]))
@@ -568,6 +605,8 @@ def run(results: Results, parts: list[str], dials: dict[str, Any], folder: Path)
     if base and "grpo" in parts:
         size = {"micro_batch": 4 if tiny else 16}
         measure("grpo", _name(size), 60, partial(grpo, folder, base, dials, size))
+    for kind in ("generate", "log-likelihood", "kl") if base and "passes" in parts else ():
+        measure("passes", f"{kind}, bfloat16", 20, partial(passes, base, dials, kind, "bfloat16"))
     if "resume" in parts:
         for method in ("sft", "grpo"):
             measure("resume", method, 40, partial(resume, folder, dials, method, not tiny))

@@ -1,8 +1,8 @@
 """What orchestration costs an arm: arms that have nothing to do, on a work pool and beside the study.
 
-python -m benchmarks.orchestration {pool|inline}    (about 12 and 6 minutes on two cores)
+python -m benchmarks.orchestration {pool|inline} [--arms N ...]    (about 12 and 6 minutes on two cores)
 
-A do-nothing arm is a model that is evaluated on no benchmark: everything of an arm's run happens but its training and its
+A do-nothing arm is a model whose answers are stored already: everything of an arm's run happens but its training and its
 evaluation. The line is fitted to the wall time of each number of arms; a residual that grows would show what is not linear.
 """
 
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,18 +25,20 @@ import numpy as np
 
 from retain_core import workers
 from retain_core.plan import PlannedArm
-from retain_core.run import Running, open_study, run_all
+from retain_core.run import Running, open_study, run_all, run_arm
 from retain_core.settings import settings
 from retain_core.study_file import load_study
 
 ROOT = Path(__file__).parent.parent
 POOL = (20, 40, 80)
 INLINE = (250, 500, 1000)
+METHODS = 20
+"""Over which the arms are spread: their tags say the method, and every new tag costs Prefect's client most of a second."""
 LIMIT = 2
 """Arms that the worker runs at a time."""
 
 
-def measure(counts: tuple[int, ...], run: Callable[[int], object]) -> list[str]:
+def measure(counts: Sequence[int], run: Callable[[int], object]) -> list[str]:
     """Lines of a table: the wall time of each number of arms, the line through them, and how far it misses each."""
     seconds = []
     for count in counts:
@@ -53,8 +55,11 @@ def measure(counts: tuple[int, ...], run: Callable[[int], object]) -> list[str]:
 def nothings(running: Running, count: int) -> None:
     """Put arms that have nothing to do in the place of the study's own."""
     spec, folder = running.plan.arms[0].spec, str(running.plan.base_path)
-    nothing = {"config": {"algorithm": "external", "model": folder}, "steps": (0,), "benchmarks": (), "retention": ()}
-    specs = [spec.model_copy(update={**nothing, "arm": f"nothing/{n}", "method": f"nothing-{n}"}) for n in range(count)]
+    config = {"algorithm": "external", "model": folder, "fingerprint": spec.base.fingerprint}
+    nothing = {"config": config, "steps": (0,)}
+    specs = [
+        spec.model_copy(update={**nothing, "arm": f"nothing/{n}", "method": f"nothing-{n % METHODS}"}) for n in range(count)
+    ]
     running.plan = dataclasses.replace(running.plan, arms=[PlannedArm(one, None, {}, True) for one in specs])
 
 
@@ -73,7 +78,8 @@ def inline(running: Running, count: int) -> None:
     def arms() -> None:
         futures = [submit_arm(running, name) for name in running.missing_arms]
         wait(futures)
-        assert [future.result() for future in futures] == [""] * count
+        found = [future.result() for future in futures]
+        assert found == [""] * count, found
 
     arms()
 
@@ -137,7 +143,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["pool", "inline"])
-    what = parser.parse_args().what
+    parser.add_argument("--arms", type=int, nargs="+", help="other numbers of arms than 20 to 80 and 250 to 1,000")
+    asked = parser.parse_args()
+    what = asked.what
     os.environ.update(PREFECT_LOGGING_LEVEL="CRITICAL", TQDM_DISABLE="1", DO_NOT_TRACK="1")
     with tempfile.TemporaryDirectory(prefix="retain-bench-") as folder:
         os.environ["RETAIN_HOME"] = folder
@@ -147,11 +155,13 @@ def main() -> None:
             run_all(running)
         with serving(Path(folder)), open_study(study, settings()) as running:
             workers.warm_up(1)  # the study before it has ended all work
+            nothings(running, 1)
+            assert run_arm(running, running.plan.arms[0].spec.arm) == "", "the answers that all arms share"
             if what == "inline":
-                print(*measure(INLINE, lambda count: inline(running, count)), sep="\n")
+                print(*measure(asked.arms or INLINE, lambda count: inline(running, count)), sep="\n")
                 return
             waits: dict[int, list[float]] = {}
-            lines = measure(POOL, lambda count: waits.update({count: pool(running, count)}))
+            lines = measure(asked.arms or POOL, lambda count: waits.update({count: pool(running, count)}))
             print(*lines, "", *map(told, waits.items()), sep="\n")
 
 

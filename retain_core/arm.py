@@ -26,6 +26,7 @@ from typing import Any
 from retain_core.arms import ArmSpec, Checkpoint, weights_key
 from retain_core.devices import reserved
 from retain_core.evaluation.evaluate import Evaluator, Plan, checkpoint_plans
+from retain_core.evaluation.floor import usual
 from retain_core.launch import launch, launched, telling
 from retain_core.provenance import git_sha, hardware
 from retain_core.remote import open_store, store_at
@@ -52,7 +53,7 @@ def run_arm(spec: ArmSpec, store: Store, every: float = RESUME_SECONDS) -> None:
             c: [plan for plan in checkpoint_plans(spec, c) if store.find(plan.kind, plan.key) is None] for c in spec.checkpoints
         }
         base = store.get("base", spec.base.fingerprint).path if spec.base.lab else Path(spec.base.model)
-        evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base, generation=spec.generation)
+        evaluator = Evaluator(store, store.get("dataset", spec.dataset_key), base, usual(spec.evaluation), spec.generation)
         if not spec.trained:
             evaluator.evaluate(Path(spec.config["model"]), missing[spec.checkpoints[0]])
             return

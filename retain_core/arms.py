@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
@@ -11,12 +10,13 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from retain_core.canonical import digest
-from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
+from retain_core.machine import platform_class
 from retain_core.own.files import Code
 from retain_core.own.target import OwnTarget
 from retain_core.store import key_of
@@ -91,6 +91,10 @@ class ArmSpec(BaseModel):
     """What builds the trainer of algorithm `custom`."""
     generation: Generation = TRANSFORMERS
     """The backend that its checkpoints are asked through."""
+    evaluation: EvaluationSize = AS_THE_LAB
+    """Precision and batches of the evaluation of its checkpoints."""
+    sampled_at_once: int | None = None
+    """Tokens of a pass in which its training samples from the base or from itself, by the base's shape; None: any number."""
     size: TrainingSize = TrainingSize()
     """How its training is fitted to the machine."""
     processes: int = 1
@@ -151,9 +155,19 @@ class ArmSpec(BaseModel):
             "threads": self.threads, "training_version": TRAINING_VERSION, **computed_by(*packages),
             **({"then": list(self.then)} if self.then else {}),
             **({"size": self.size.inputs()} if self.size.inputs() else {}),
+            **({"sampled_at_once": self.sampled_at_once} if self.sampled_at_once and self._samples else {}),
             **({"processes": self.processes, "parallel": self.parallel} if self.processes > 1 else {}),
             **templated(self.base.chat_template),
         }  # fmt: skip
+
+    @property
+    def _samples(self) -> bool:
+        """Whether its training draws or scores answers in batches of its own, and not in those of TRL."""
+        dials = self.config
+        drawn = dials["algorithm"] in ("self_sft", "iterative_sft", "dpo", "simpo", "custom") or dials.get("only_solvable")
+        scored = dials.get("expert") == "lowest_kl"
+        own = (dials.get("replay") and dials.get("replay_source") == "own") or dials.get("kl_prompts") == "retention"
+        return bool(drawn or scored or own)
 
     @property
     def key(self) -> str:
@@ -193,7 +207,7 @@ def templated(chat_template: str) -> dict[str, Any]:
 def computed_by(*packages: str) -> dict[str, Any]:
     """The platform class and the versions of the packages that a result depends on."""
     return {
-        "platform": f"{platform.system()}-{platform.machine()}".lower() + ("-cuda" if has_cuda() else ""),
+        "platform": platform_class(),
         "versions": {name: version(name) for name in packages},
     }
 

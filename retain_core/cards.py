@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retain_core.devices import visible
 from retain_core.errors import InputError
-from retain_core.training.memory import TRAINED, Shape, training_flops, training_peak
+from retain_core.training.memory import TRAINED, Shape, evaluation_peak, penalty_bytes, training_flops, training_peak
 from retain_core.training.size import TrainingSize
 
 if TYPE_CHECKING:
     from retain_core.arms import ArmSpec
+    from retain_core.evaluation.size import EvaluationSize
 
 GB = 10**9
 USABLE = 0.92
@@ -54,6 +55,11 @@ class Demand(NamedTuple):
     def peak(self, size: TrainingSize) -> tuple[int, str]:
         """Bytes that the largest training takes at its peak, and which method that is."""
         return max((peak(self.shape, size, self.longest, arm), arm.method) for arm in self.arms)
+
+    @property
+    def evaluation(self) -> int:
+        """Bytes that an evaluation takes at its peak, no sequence being longer than those that are trained on."""
+        return evaluation_peak(self.shape, self.arms[0].evaluation, self.longest)
 
 
 def demand_of(specs: Iterable[ArmSpec]) -> Demand | None:
@@ -92,13 +98,14 @@ def peak(shape: Shape, size: TrainingSize, longest: int, arm: ArmSpec) -> int:
     rows = min(size.micro_batch or batch, batch)
     pairs = dials["algorithm"] in ("dpo", "simpo")
     compared = bool(dials.get("kl")) or dials["algorithm"] == "dpo"
-    own = "reward" in dials
+    own = "reward" in dials and arm.size.rollouts is None  # else a server's card holds what samples
     # FSDP and ZeRO 3 divide all of it among the processes, ZeRO 2 all but the weights.
     kept = {"ddp": TRAINED, "zero2": 4}.get(arm.parallel, 0)
     held = int(shape.parameters * (kept + (TRAINED - kept) / arm.processes))
-    extra = 4 * shape.parameters if compared else 0
+    halved = size.base_in_bf16(precise=False) and dials["algorithm"] != "dpo"  # whose reference is TRL's, in fp32
+    extra = (2 if halved else 4) * shape.parameters if compared else 0
     if dials.get("kl"):
-        extra += 12 * shape.vocabulary * rows * longest  # both models' distributions and their difference, in fp32
+        extra += penalty_bytes(shape.vocabulary, rows * longest)
     if own and arm.processes == 1:
         extra += 2 * shape.parameters  # the copy in bf16 that samples
     if dials["algorithm"] == "ppo":
@@ -147,7 +154,22 @@ def card_lines(demand: Demand) -> list[str]:
             f"  {card.name}: `training: {{micro_batch: {size.micro_batch}{again}}}`, {method} takes {taken / GB:.0f} GB; "
             f"about {hours(demand, card):.1f} h of training for an arm, sampling and evaluation apart"
         )
-    return lines
+    return [*lines, evaluation_line(demand)]
+
+
+def evaluation_line(demand: Demand) -> str:
+    """What evaluation takes on any card, and on which it is too much."""
+    size, taken = demand.arms[0].evaluation, demand.evaluation
+    passes = f"passes of up to {size.batch_tokens:,} tokens" if size.batch_tokens else "whole batches"
+    small = [card.name for card in CARDS if taken > USABLE * card.memory]
+    line = f"  evaluation in {size.dtype}, {passes}: {taken / GB:.0f} GB, checkpoint and base side by side for the KL"
+    return line + (f"; too much for {', '.join(small)} ({_smaller_evaluation(size)})" if small else "")
+
+
+def _smaller_evaluation(size: EvaluationSize) -> str:
+    half = "`evaluation: {dtype: bfloat16}`" if size.dtype == "float32" else ""
+    fewer = f"`evaluation: {{batch_tokens: {max(1, size.batch_tokens // 4)}}}`" if size.batch_tokens else ""
+    return " or ".join(part for part in (half, fewer) if part) or "a smaller model"
 
 
 def hours(demand: Demand, card: Card) -> float:
@@ -158,7 +180,7 @@ def hours(demand: Demand, card: Card) -> float:
 
 
 def refuse_too_small(demand: Demand, sizes: Iterable[TrainingSize], memory: int) -> None:
-    """Raise InputError where a training takes more than a card has, before any time of it is spent."""
+    """Raise InputError where a training or an evaluation takes more than a card has, before any time of it is spent."""
     for size in sizes:
         needed, method = demand.peak(size)
         if needed > memory:
@@ -172,6 +194,11 @@ def refuse_too_small(demand: Demand, sizes: Iterable[TrainingSize], memory: int)
             raise InputError(
                 f"{method} takes about {needed / GB:.0f} GB and the accelerator here has {memory / GB:.0f}: {mend}"
             )
+    if demand.evaluation > memory:
+        raise InputError(
+            f"evaluation takes about {demand.evaluation / GB:.0f} GB and the accelerator here has {memory / GB:.0f}: set "
+            f"{_smaller_evaluation(demand.arms[0].evaluation)}"
+        )
 
 
 def memory_here() -> int | None:

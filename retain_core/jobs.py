@@ -14,8 +14,9 @@ from retain_core.devices import reserved
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.divergence import DivergenceSettings, sample_base
 from retain_core.evaluation.evaluate import Evaluator, plans_of
-from retain_core.evaluation.floor import USUAL, Nuisance, nuisances
+from retain_core.evaluation.floor import Nuisance, nuisances, usual
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
 from retain_core.lab.base import base_key, train_base
 from retain_core.lab.dataset import prepare_dataset
 from retain_core.lab.spec import LabSpec
@@ -53,6 +54,7 @@ def base_evaluation(
     threads: int,
     divergence: dict[str, Any],
     generation: Generation = TRANSFORMERS,
+    size: EvaluationSize = AS_THE_LAB,
 ) -> None:
     """Evaluate the base on every benchmark that is missing, sample it, and measure its support on the target."""
     store, reference = store_at(root), BaseRef.model_validate_json(base_ref)
@@ -61,10 +63,10 @@ def base_evaluation(
     if reference.lab is None:
         check_base(Path(weights), target.own if isinstance(target.own, OwnTarget) else None)
     with store.leased(f"evaluation_of_base-{reference.fingerprint}"), reserved():
-        _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, USUAL, generation)
+        _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, usual(size), generation)
         sample_base(store, Path(weights), settings)
-        if store.find("support", support_key(reference.fingerprint, dataset_key, target, threads)) is None:
-            measure_support(store, Path(weights), reference.fingerprint, dataset_key, target, threads)
+        if store.find("support", support_key(reference.fingerprint, dataset_key, target, threads, size)) is None:
+            measure_support(store, Path(weights), reference.fingerprint, dataset_key, target, threads, size)
 
 
 def floor(
@@ -75,11 +77,12 @@ def floor(
     benchmarks: list[Benchmark],
     threads: int,
     generation: Generation = TRANSFORMERS,
+    size: EvaluationSize = AS_THE_LAB,
 ) -> None:
     """Evaluate the base again under every nuisance."""
     store, reference = store_at(root), BaseRef.model_validate_json(base_ref)
     with store.leased(f"floor_of_base-{reference.fingerprint}"), reserved():
-        for nuisance in nuisances(generation):
+        for nuisance in nuisances(generation, size):
             _evaluate_base(store, reference, Path(weights), dataset_key, benchmarks, threads, nuisance, generation)
 
 

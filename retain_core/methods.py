@@ -209,6 +209,11 @@ class Method(BaseModel):
         dials = {name: own.get(name) if value is None else value for name, value in given.items()}
         return {"algorithm": self.algorithm, **dials}
 
+    def samples_policy(self) -> bool:
+        """Whether training samples from the policy as it is then; what a method of one's own does is not known, so yes."""
+        dials = DIALS[self.algorithm]
+        return self.algorithm == "custom" or self.traces_of is not None or bool({"reward", "oversample"} & dials)
+
     def unit(self) -> tuple[int, str]:
         """How many sequences of a batch belong together, and what they are called."""
         if self.traces_of is not None:

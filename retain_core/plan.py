@@ -14,7 +14,8 @@ from retain_core.canonical import digest
 from retain_core.errors import InputError
 from retain_core.evaluation.divergence import DivergenceSettings
 from retain_core.evaluation.evaluate import EvaluationPlan, Plan, checkpoint_plans, own_items, plans_of
-from retain_core.evaluation.floor import nuisances
+from retain_core.evaluation.floor import nuisances, usual
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
 from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.judge.judging import judge_folder
 from retain_core.lab.base import base_key
@@ -78,6 +79,8 @@ class StudyPlan:
     base_samples: Artifact | None
     support: Artifact | None
     support_key: str
+    evaluation: EvaluationSize = AS_THE_LAB
+    """Precision and batches of all that is evaluated, the base's shape considered."""
     arms: list[PlannedArm] = field(default_factory=list)
     overlap: Artifact | None = None
     """How much of what it trains on it is evaluated on."""
@@ -105,7 +108,7 @@ class StudyPlan:
         threads = self.study.execution.threads_per_arm
         return DivergenceSettings(
             self.base.fingerprint, self.dataset_key, self.study.target, retention, threads, self.base.chat_template,
-            own_items(self.study.benchmarks()), self.study.benchmarks()[0].longest,
+            own_items(self.study.benchmarks()), self.study.benchmarks()[0].longest, self.evaluation,
         )  # fmt: skip
 
     @property
@@ -131,7 +134,8 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
     world = base.lab or lab_spec("tiny")
     dataset_key = key_of(dataset_inputs(world))
     identity = {"base": base.fingerprint}
-    support = support_key(base.fingerprint, dataset_key, study.benchmarks()[0], threads)
+    size = evaluation_size(study, base)
+    support = support_key(base.fingerprint, dataset_key, study.benchmarks()[0], threads, size)
     plan = StudyPlan(
         study=study,
         base=base,
@@ -142,7 +146,7 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
         base_evaluations=[
             (p, store.find("evaluation", p.key))
             for p in plans_of(
-                identity, study.benchmarks(), dataset_key, threads, base.chat_template, generation=study.generation
+                identity, study.benchmarks(), dataset_key, threads, base.chat_template, usual(size), study.generation
             )
         ],
         floor={
@@ -152,12 +156,13 @@ def plan_study(study: Study, store: Store) -> StudyPlan:
                     identity, study.benchmarks(), dataset_key, threads, base.chat_template, nuisance, study.generation
                 )
             ]
-            for nuisance in nuisances(study.generation)
+            for nuisance in nuisances(study.generation, size)
         },
         own_items={name: store.find("items", key) for name, key in own_items(study.benchmarks())},
         base_samples=None,
         support=store.find("support", support),
         support_key=support,
+        evaluation=size,
     )
     plan.base_samples = store.find("base_samples", key_of(plan.divergence_settings.inputs()))
     plan.overlap = store.find("overlap", key_of(overlap_inputs(plan)))
@@ -176,8 +181,14 @@ def plan_arm(spec: ArmSpec, store: Store) -> PlannedArm:
     return PlannedArm(spec, record, evaluations, to_train=record is None or not all(at_hand))
 
 
+def evaluation_size(study: Study, base: BaseRef) -> EvaluationSize:
+    """How the study evaluates: as it says, and in passes that the shape of a base that is none of the lab allows."""
+    return study.evaluation if base.lab else study.evaluation.fitted_to(Path(base.model))
+
+
 def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> list[ArmSpec]:
     """Every arm of the study: methods and controls x learning rates x seeds."""
+    size, at_once = evaluation_size(study, base), None if base.lab else AS_THE_LAB.fitted_to(Path(base.model)).batch_tokens
     return [
         ArmSpec(
             arm=arm_name(study.study, method.label, rate, seed), study=study.study, method=method.label,
@@ -190,7 +201,8 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             interpolate=study.interpolate if method.label in study.interpolated().values() else (),
             own_target=study.own.target, trainer=study.own.trainers.get(method.label),
             processes=1 if method.algorithm == "external" else study.execution.processes_per_arm,
-            parallel=study.execution.parallel, generation=study.generation, size=study.training,
+            parallel=study.execution.parallel, generation=study.generation, size=_size(study, method),
+            evaluation=size, sampled_at_once=at_once,
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)
@@ -210,7 +222,8 @@ def fit_to_card(specs: list[ArmSpec], study: Study) -> list[ArmSpec]:
             f"training.card: {method} takes {needed / GB:.0f} GB at least, and the card has {study.training.card}; "
             "train adapters (`lora_rank`) or use several cards (`execution: {processes_per_arm: 4, parallel: fsdp}`)"
         )
-    return [spec.model_copy(update={"size": size}) for spec in specs]
+    chosen = {"card": None, "micro_batch": size.micro_batch, "activation_checkpointing": size.activation_checkpointing}
+    return [spec.model_copy(update={"size": spec.size.model_copy(update=chosen)}) for spec in specs]
 
 
 def base_reference(study: Study) -> BaseRef:
@@ -232,6 +245,11 @@ def check_models(study: Study) -> None:
             model_folder(f"method {method.label}", str(method.model), method.revision)
     if study.judge is not None and any(isinstance(own, JudgedBenchmark) for own in study.own.benchmarks.values()):
         judge_folder(study.judge)
+
+
+def _size(study: Study, method: Method) -> TrainingSize:
+    """How a method's training is fitted; one that samples nothing from its policy is the same with a server as without."""
+    return study.training if method.samples_policy() else study.training.model_copy(update={"rollouts": None})
 
 
 def _grid(study: Study, method: Method) -> list[tuple[float | None, int | None]]:

@@ -356,4 +356,5 @@ def _base_arguments(running: Running) -> dict[str, Any]:
         "root": running.store.address, "base_ref": plan.base.model_dump_json(), "weights": str(plan.base_path),
         "dataset_key": plan.dataset_key, "benchmarks": running.study.benchmarks(),
         "threads": running.study.execution.threads_per_arm, "generation": running.study.generation,
+        "size": plan.evaluation,
     }  # fmt: skip

@@ -21,6 +21,7 @@ from pydantic.json_schema import SkipJsonSchema
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
 from retain_core.hub import is_commit, is_hub_id
 from retain_core.judge.benchmark import METRICS, Judge, JudgedBenchmark
 from retain_core.lab.spec import PRESETS, LabSpec, lab_spec
@@ -232,6 +233,9 @@ class Data(_Model):
     )
     sizes: dict[str, PublicSizes] = Field({}, description="public data set -> train, items, where not as published")
     longest_answer: int | None = Field(None, ge=1, description="public data: tokens sampled at most; default 3000")
+    max_length: PositiveInt | None = Field(
+        None, description="tokens of a prompt with its answer at most, where that is less than the base reads"
+    )
 
     @field_validator("revisions", "sizes")
     @classmethod
@@ -321,6 +325,9 @@ class Study(_Model):
     execution: Execution = Execution()
     training: TrainingSize = Field(
         TrainingSize(), title="Training", description="how trainings are fitted to the accelerator: precision, micro-batches"
+    )
+    evaluation: EvaluationSize = Field(
+        AS_THE_LAB, description="how evaluations are fitted to the accelerator: precision, tokens of a pass"
     )
     data: Data = Field(Data(), description="bad rows in the study's own files")
     judge: Judge | None = Field(
@@ -423,6 +430,8 @@ class Study(_Model):
                 raise ValueError(f"{unknown_to_it}: {self.base.model} {steps}" if lab.steps else f"{unknown_to_it} {steps}")
         if self.generation.backend == "http":
             self._refuse_drawn(watched)
+        if self.data.max_length is not None and self.base.lab() is not None:
+            raise ValueError("data.max_length is for a base that is none of the lab's, which read 64 tokens and refuse more")
         for name in watched:
             if name in PUBLIC and PUBLIC[name].judged and self.judge is None:
                 raise ValueError(f"{name} is scored by a judge; name one with `judge: {{model: allenai/wildguard}}`")
@@ -611,7 +620,9 @@ class Study(_Model):
         if self.judge is None or not PUBLIC[name].judged:
             return target_benchmark(name, own)
         longest = own.longest_answer or LONGEST_ANSWER
-        return own_benchmark(name, JudgedBenchmark(items=own.items, judge=self.judge, longest_answer=longest))
+        left_out = own.left_out.get("items", ())
+        judged = JudgedBenchmark(items=own.items, judge=self.judge, longest_answer=longest, left_out=left_out)
+        return own_benchmark(name, judged)
 
     def checkpoint_steps(self) -> list[int]:
         """The updates of a stage after which a checkpoint is kept: from the last one down, each 2.5 times earlier."""
@@ -620,10 +631,14 @@ class Study(_Model):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        usual = {"judge": None, "generation": TRANSFORMERS, "training": TrainingSize()}
+        usual = {"judge": None, "generation": TRANSFORMERS, "training": TrainingSize(), "evaluation": AS_THE_LAB}
         unsaid = {"data", *(key for key, value in usual.items() if getattr(self, key) == value)}
         exclude: dict[str, Any] = dict.fromkeys(unsaid, True)
+        if "training" not in unsaid:
+            exclude["training"] = self.training.unsaid()
         said = self.model_dump(mode="json", exclude={**exclude, "execution": self.execution.unsaid()})
+        if self.training.rollouts is None:
+            said.get("training", {}).pop("rollouts", None)
         for entry in said["retention"]:
             for key, value in _LATER_KEYS.items():
                 if entry[key] == value:

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ValidationError
 from retain_core.canonical import canonical_json
 from retain_core.errors import InputError
 from retain_core.evaluation.generation import Generation
+from retain_core.evaluation.size import EvaluationSize
 from retain_core.judge.benchmark import Judge
 from retain_core.methods import Method
 from retain_core.own.study import seal_study
 from retain_core.own.target import TargetFiles
 from retain_core.study import Base, Budget, Cross, Data, Execution, Primary, Retention, Study, unknown
+from retain_core.training.size import TrainingSize
 from retain_core.yaml_text import parse_yaml, read_text
 
 Where = tuple[int | str, ...]
@@ -114,6 +116,7 @@ def _keys_at(where: Where) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "base": Base, "retention": Retention, "methods": Method, "budget": Budget, "primary": Primary,
         "execution": Execution, "data": Data, "judge": Judge, "generation": Generation, "cross": Cross, "target": TargetFiles,
+        "evaluation": EvaluationSize, "training": TrainingSize,
     }  # fmt: skip
     if where:
         model = models.get(str(where[0]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from retain_core.arms import computed_by
 from retain_core.evaluation.benchmarks import Benchmark
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
 from retain_core.own.items import read_items
 from retain_core.own.target import OwnTarget, longest_answer, says
 from retain_core.store import Store, key_of
@@ -28,23 +29,33 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - comb(samples - correct, k) / comb(samples, k)
 
 
-def support_inputs(fingerprint: str, dataset_key: str, target: Benchmark, threads: int) -> dict[str, Any]:
+def support_inputs(
+    fingerprint: str, dataset_key: str, target: Benchmark, threads: int, size: EvaluationSize = AS_THE_LAB
+) -> dict[str, Any]:
     """What the counts depend on."""
     asked: dict[str, Any] = {"dataset": dataset_key, "target": target.name}
     if isinstance(target.own, OwnTarget):
         asked = {"target": target.own.evaluation_identity()}
     return {
         "support": fingerprint, **asked, "items": ITEMS, "samples": SAMPLES, "seed": SEED,
-        "threads": threads, **computed_by("torch", "transformers"),
+        "threads": threads, **computed_by("torch", "transformers"), **({"evaluation": size.inputs()} if size.inputs() else {}),
     }  # fmt: skip
 
 
-def support_key(fingerprint: str, dataset_key: str, target: Benchmark, threads: int) -> str:
+def support_key(fingerprint: str, dataset_key: str, target: Benchmark, threads: int, size: EvaluationSize = AS_THE_LAB) -> str:
     """The key of the support artifact."""
-    return key_of(support_inputs(fingerprint, dataset_key, target, threads))
+    return key_of(support_inputs(fingerprint, dataset_key, target, threads, size))
 
 
-def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: str, target: Benchmark, threads: int) -> None:
+def measure_support(
+    store: Store,
+    weights: Path,
+    fingerprint: str,
+    dataset_key: str,
+    target: Benchmark,
+    threads: int,
+    size: EvaluationSize = AS_THE_LAB,
+) -> None:
     """Sample the base on the first target items and publish how often it is right."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -53,7 +64,7 @@ def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: 
     from retain_core.evaluation.divergence import load_model
     from retain_core.training.sampling import sample_answers
 
-    model, tokenizer = load_model(weights)
+    model, tokenizer = load_model(weights, size.dtype)
     longest, judge = target.longest, Judge()
     if isinstance(target.own, OwnTarget):
         docs, right = read_items(store, target)[:ITEMS], target.own.verifier.load()
@@ -69,13 +80,13 @@ def measure_support(store: Store, weights: Path, fingerprint: str, dataset_key: 
 
     set_seed(SEED)
     prompts = [doc["prompt"] for doc in docs for _ in range(SAMPLES)]
-    answers = sample_answers(model, tokenizer, prompts, temperature=1.0, max_new_tokens=longest)
+    answers = sample_answers(model, tokenizer, prompts, temperature=1.0, max_new_tokens=longest, at_once=size.batch_tokens)
     correct = [0] * len(docs)
     with alarm():
         for index, (text, finished, _) in enumerate(answers):
             correct[index // SAMPLES] += finished and solved(docs[index // SAMPLES], text)
     judge.refuse(f"the verifier of {target.name}", judge.failures, len(answers))
-    inputs = support_inputs(fingerprint, dataset_key, target, threads)
+    inputs = support_inputs(fingerprint, dataset_key, target, threads, size)
     with store.create("support", key_of(inputs), inputs) as draft:
         rows = [{"doc_id": d["doc_id"], "samples": SAMPLES, "correct": c} for d, c in zip(docs, correct, strict=True)]
         pq.write_table(pa.Table.from_pylist(rows), draft.path / "counts.parquet")

@@ -1,7 +1,8 @@
 """One OS process per job, forked from a server that has the heavy modules loaded.
 
 A job that dies takes nothing with it, its memory returns, and it can be killed. A job whose parent
-dies ends itself. What a job prints goes to its log file, without secrets.
+dies ends itself. What a job prints goes to its log file, without secrets. Within `kept` a process goes
+on to the next job, and has at hand what it loaded for the one before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from retain_core.redact import Redacted, redact
 
 _context = multiprocessing.get_context("forkserver")
 _live: set[Any] = set()
+_idle: list[_Worker] | None = None
+"""Processes that wait for a next job; None: a process ends with its job."""
 _lock = threading.Lock()
 _stopped = threading.Event()
 _QUIET = {
@@ -48,28 +52,81 @@ def run_job(job: str, arguments: dict[str, Any], log: Path) -> None:
     Raises RetainError with the job's own message when it fails, or when its process was killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    result, child_result = _context.Pipe(duplex=False)
-    child_lifeline, lifeline = _context.Pipe(duplex=False)
-    # No daemon, which could have no children, such as those that draw a base's mixture; the lifeline ends it with its parent.
-    process = _context.Process(target=_child, args=(job, arguments, str(log), child_result, child_lifeline), daemon=False)
     with _lock:
         if _stopped.is_set():
             raise RetainError(f"{log.stem} was not started: retain is stopping")
-        process.start()
-        _live.add(process)
-    child_result.close()
-    child_lifeline.close()
+        worker = _idle.pop() if _idle else _Worker()
+        _live.add(worker.process)
+    message = None
     try:
-        message = _wait(result)
-        process.join()
+        message = worker.done(job, arguments, log)
     finally:
-        with _lock:
-            _live.discard(process)
-        lifeline.close()
+        if message is None or not _waits(worker):
+            worker.end(at_once=message is None)
     if message is None:
-        raise RetainError(f"the process of {log.stem} was killed (exit code {process.exitcode}); its log is {log}")
+        raise RetainError(f"the process of {log.stem} was killed (exit code {worker.process.exitcode}); its log is {log}")
     if message:
         raise RetainError(f"{message} (log: {log})")
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Within it a process goes on to the next job, whatever that is, and ends only with the block.
+
+    For many jobs that are short beside what a process loads first. Nothing of a job may depend on the one before.
+    """
+    global _idle
+    with _lock:
+        _idle = []
+    try:
+        yield
+    finally:
+        with _lock:
+            waiting, _idle = _idle, None
+        for worker in waiting:
+            worker.end()
+
+
+class _Worker:
+    """A process that does one job after the other."""
+
+    def __init__(self) -> None:
+        child_jobs, self._jobs = _context.Pipe(duplex=False)
+        self._result, child_result = _context.Pipe(duplex=False)
+        child_lifeline, self._lifeline = _context.Pipe(duplex=False)
+        ends = (child_jobs, child_result, child_lifeline)
+        # No daemon, which could have no children, such as those that draw a base's mixture.
+        self.process = _context.Process(target=_child, args=ends, daemon=False)
+        self.process.start()
+        for end in ends:
+            end.close()
+
+    def done(self, job: str, arguments: dict[str, Any], log: Path) -> str | None:
+        """Why a job failed, empty when it did not; None when the process was killed."""
+        try:
+            self._jobs.send((job, arguments, str(log)))
+            return str(self._result.recv())
+        except (EOFError, OSError):
+            self.process.join()
+            return None
+
+    def end(self, at_once: bool = False) -> None:
+        """Let the process end by itself, or at once."""
+        self._jobs.close()
+        if not at_once:
+            self.process.join()
+        with _lock:
+            _live.discard(self.process)
+        self._lifeline.close()
+
+
+def _waits(worker: _Worker) -> bool:
+    """Let a process that is done with its job wait for the next; False where it is to end."""
+    with _lock:
+        if _idle is None or _stopped.is_set():
+            return False
+        _idle.append(worker)
+        return True
 
 
 def stop_all() -> None:
@@ -77,6 +134,8 @@ def stop_all() -> None:
     with _lock:
         _stopped.set()
         running = list(_live)
+        if _idle is not None:
+            _idle.clear()
     for process in running:
         process.terminate()
     for process in running:
@@ -95,33 +154,36 @@ def raise_if_stopped() -> None:
         raise StoppedError("retain is stopping")
 
 
-def _wait(result: Connection) -> str | None:
-    try:
-        return str(result.recv())
-    except EOFError:
-        return None
-
-
-def _child(job: str, arguments: dict[str, Any], log: str, result: Connection, lifeline: Connection) -> None:
+def _child(jobs: Connection, result: Connection, lifeline: Connection) -> None:
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    message = ""
+    with contextlib.suppress(EOFError):  # the parent wants no more
+        while True:
+            job = jobs.recv()
+            message = _do(*job)
+            with contextlib.suppress(OSError):
+                result.send(message)
+    sys.exit(1 if message else 0)
+
+
+def _do(job: str, arguments: dict[str, Any], log: str) -> str:
+    """Do a job. Returns why it failed, empty when it did not."""
     with open(log, "a", encoding="utf-8", buffering=1) as stream, Redacted(stream) as redacted:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         sys.stdout = sys.stderr = redacted
-        logging.basicConfig(format="%(asctime)s %(message)s")
+        logging.basicConfig(format="%(asctime)s %(message)s", force=True)
         logging.getLogger("retain_core").setLevel(logging.INFO)
         try:
             from retain_core import jobs
 
             getattr(jobs, job)(**arguments)
-            result.send("")
         except BaseException as error:
             print(redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
             text = str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}"
             text = FULL if disk_is_full(error) else text
-            with contextlib.suppress(OSError):
-                result.send(redact(text) or type(error).__name__)
-            sys.exit(1)
+            return redact(text) or type(error).__name__
+    return ""
 
 
 def _die_with_parent(lifeline: Connection) -> None:

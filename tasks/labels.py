@@ -19,5 +19,9 @@ def arm_name(arm: ArmSpec) -> str:
 
 
 def arm_tags(arm: ArmSpec) -> set[str]:
-    """The tags of an arm's task run, beside those of its study."""
-    return {f"method:{arm.method}"} | (set() if arm.seed is None else {f"seed:{arm.seed}"})
+    """The tags of an arm's task run, beside those of its study.
+
+    Few different ones: Prefect's client starts a service of its own for every new set of tags, which takes most of a second
+    and stays. So learning rate and seed are in the name only.
+    """
+    return {f"method:{arm.method}"}

@@ -240,11 +240,12 @@ def listening() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @contextlib.contextmanager
-def serving_prefect(home: Path, **more: str) -> Iterator[str]:
-    """The address of a real Prefect server whose database lies in a home."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def serving_prefect(home: Path, port: int | None = None, **more: str) -> Iterator[str]:
+    """The address of a real Prefect server whose database lies in a home, on a free port unless one is given."""
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     more = {"PREFECT_UI_API_URL": f"{address}/api", "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"} | more

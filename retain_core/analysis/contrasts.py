@@ -129,6 +129,8 @@ class AtLast:
 
     def interval(self, questions: Sequence[Questions]) -> Interval:
         """The contrast on some of the benchmarks."""
+        if self.part and (few := self.scores.too_few()):
+            return refused(float("nan"), few, 0, 0)
         masks = [half(q, self.part) if self.part else None for q in questions]
         clusters = [clusters_of(q, mask) for q, mask in zip(questions, masks, strict=True)]
 
@@ -169,7 +171,9 @@ class AtGain:
         self.rule = f"{exact}gain {gain:g}; learning rate with the lowest drop there on select, shown on report"
         self._sides: list[Curve] = []
         self._pools: list[list[Components]] = [[], []]
-        if self.rates[0] is None or self.rates[1] is None:
+        if few := scores.too_few():
+            self.whole = refused(float("nan"), few, 0, 0)
+        elif self.rates[0] is None or self.rates[1] is None:
             self.whole = refused(float("nan"), NOT_REACHED, 0, 0)
         else:
             cells = [curves.cells[method][rate] for method, rate in zip((a, b), self.rates, strict=True) if rate is not None]
@@ -222,7 +226,7 @@ def _best_at_last(scores: StudyScores, method: str) -> Cell | None:
     """The cell of a method with the highest gain on `select`, the mean over its targets; the smaller rate of equals."""
     targets = scores.targets_exact or scores.targets
     cells = [c for c in scores.methods() if c.method == method]
-    if not targets or not cells:
+    if not targets or not cells or scores.too_few():
         return cells[0] if cells else None
     gains = [np.mean([-scores.drops(q, cell.last(), q.select).mean() for q in targets]) for cell in cells]
     return cells[int(np.argmax(gains))]

@@ -56,7 +56,7 @@ class Curves:
     """The curves of a study's trained methods and of their blends, built once for each half and axis.
 
     Gain is that on the first target, so of a sequence of targets a curve is the first stage, and blends with its end have
-    none.
+    none. Where a half of a benchmark has hardly an item, there are no curves.
     """
 
     def __init__(self, scores: StudyScores) -> None:
@@ -65,7 +65,7 @@ class Curves:
         """Method -> learning rate -> cell; blends are methods of their own, behind all others."""
         blends = [cell for cell in scores.interpolated if cell.parent and not cell.parent.is_sequence]
         for cell in (*(cell.first_stage() for cell in scores.methods()), *blends):
-            if cell.learning_rate is None or scores.measured_gain is None:
+            if cell.learning_rate is None or scores.measured_gain is None or scores.too_few():
                 continue
             self.cells.setdefault(cell.method, {})[cell.learning_rate] = cell
         self.trained = [m for m, rates in self.cells.items() if all(cell.parent is None for cell in rates.values())]

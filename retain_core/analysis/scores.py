@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from retain_core.methods import interpolated
 from retain_core.stats.crossed import Components, Labels
 
+FEWEST_IN_A_HALF = 2
+"""Items without which nothing varies: where points are chosen on one half and shown on the other, each needs as many."""
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -125,6 +127,14 @@ class StudyScores:
     def targets_exact(self) -> list[Questions]:
         """The same under their exact scores; empty where one has none."""
         return [self.exact, *self.later_exact] if self.exact and len(self.later_exact) == len(self.later) else []
+
+    def too_few(self) -> str | None:
+        """Why nothing can be chosen on one half of the items and shown on the other; None where it can."""
+        for questions in [*self.retention, *([self.measured_gain] if self.measured_gain else [])]:
+            for name in ("select", "report"):
+                if (items := int(half(questions, name).sum())) < FEWEST_IN_A_HALF:
+                    return f"no figure: {questions.benchmark} has {items} items in the half {name}, and 2 are needed"
+        return None
 
     @property
     def measured_gain(self) -> Questions | None:

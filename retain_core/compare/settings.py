@@ -56,6 +56,7 @@ def _settings(con: duckdb.DuckDBPyConnection, study: str) -> Iterator[tuple[str,
     yield "threads per arm", execution.get("threads_per_arm")
     processes = execution.get("processes_per_arm", 1)
     yield "processes per arm", f"{processes} ({execution['parallel']})" if processes > 1 else processes
+    yield "sampled by", "a server" if (spec.get("training") or {}).get("rollouts") else "the trainer"
     if "own" in spec:
         own = Own.model_validate(spec["own"]).content()
         yield from ((f"own files: {key}", value) for key, value in own.items() if key != "trainers")

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from retain_core.arms import computed_by
 from retain_core.canonical import hash64
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
+from retain_core.passes import groups, read
 from retain_core.store import Artifact, Store, key_of
 
 if TYPE_CHECKING:
@@ -51,12 +53,15 @@ class DivergenceSettings:
     """(benchmark, key of its items) of those that are the user's own."""
     longest: int = MAX_NEW_TOKENS
     """Tokens of a sampled answer at most."""
+    size: EvaluationSize = AS_THE_LAB
+    """Precision and batches, of the base and of every checkpoint."""
 
     def inputs(self) -> dict[str, Any]:
         """Canonical inputs of the base's samples."""
         own = {"own": dict(self.own)} if self.own else {}
+        size = {"evaluation": self.size.inputs()} if self.size.inputs() else {}
         return {
-            **own, "base_samples": self.base, "dataset": self.dataset_key, "target": self.target,
+            **own, **size, "base_samples": self.base, "dataset": self.dataset_key, "target": self.target,
             "retention": list(self.retention), "prompts_per_set": PROMPTS_PER_SET, "max_new_tokens": self.longest,
             "seed": SEED, "threads": self.threads, "chat_template": self.chat_template,
             "divergence_version": DIVERGENCE_VERSION, **computed_by("torch", "transformers"),
@@ -106,10 +111,10 @@ def sample_base(store: Store, weights: Path, settings: DivergenceSettings) -> No
     inputs = settings.inputs()
     if store.find("base_samples", key_of(inputs)):
         return
-    model, tokenizer = load_model(weights)
+    model, tokenizer = load_model(weights, settings.size.dtype)
     rows: list[dict[str, Any]] = []
     for name, prompts in prompts_of(store, settings).items():
-        answers = _sampled(model, tokenizer, prompts, settings.longest)
+        answers = _sampled(model, tokenizer, prompts, settings)
         rows += [{"prompts": name, "prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)]
     with store.create("base_samples", key_of(inputs), inputs) as draft:
         pq.write_table(pa.Table.from_pylist(rows), draft.path / SAMPLES, compression="zstd")
@@ -118,19 +123,19 @@ def sample_base(store: Store, weights: Path, settings: DivergenceSettings) -> No
 class Divergences:
     """Computes the divergences of one checkpoint after another; the base is read once."""
 
-    def __init__(self, base_weights: Path, samples: Artifact) -> None:
+    def __init__(self, base_weights: Path, samples: Artifact, size: EvaluationSize = AS_THE_LAB) -> None:
         import pyarrow.parquet as pq
 
-        self._base, self._tokenizer = load_model(base_weights)
+        self._base, self._tokenizer = load_model(base_weights, size.dtype)
         self._samples: list[dict[str, Any]] = pq.read_table(samples.file(SAMPLES)).to_pylist()
 
     def measure(self, store: Store, plan: DivergencePlan, model: Any, tokenizer: Any) -> None:
-        """Publish both directions on both sets of prompts."""
+        """Publish both directions on both sets of prompts; the model is in the precision of the plan's settings."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         same_words = tokenizer.get_vocab() == self._tokenizer.get_vocab()
-        rows = self._rows(model, tokenizer, plan.settings.longest) if same_words else []
+        rows = self._rows(model, tokenizer, plan.settings) if same_words else []
         schema = pa.schema(
             [("prompts", pa.string()), ("direction", pa.string()), ("item", pa.int64()), ("nats", pa.float64()),
              ("tokens", pa.int32())]
@@ -139,14 +144,14 @@ class Divergences:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft.path / ROWS, compression="zstd")
             draft.meta["reason"] = None if same_words else "the checkpoint's tokenizer has another vocabulary than the base's"
 
-    def _rows(self, model: Any, tokenizer: Any, longest: int) -> list[dict[str, Any]]:
-        rows = []
+    def _rows(self, model: Any, tokenizer: Any, settings: DivergenceSettings) -> list[dict[str, Any]]:
+        rows, at_once = [], settings.size.batch_tokens
         for name in ("target", "retention"):
             drawn = [s for s in self._samples if s["prompts"] == name]
             prompts = [s["prompt"] for s in drawn]
-            own = _sampled(model, tokenizer, prompts, longest)
-            forward = kl_along(self._base, model, tokenizer, prompts, [s["answer"] for s in drawn])
-            reverse = kl_along(model, self._base, tokenizer, prompts, own)
+            own = _sampled(model, tokenizer, prompts, settings)
+            forward = kl_along(self._base, model, tokenizer, prompts, [s["answer"] for s in drawn], at_once)
+            reverse = kl_along(model, self._base, tokenizer, prompts, own, at_once)
             for direction, found in (("forward", forward), ("reverse", reverse)):
                 rows += [
                     {"prompts": name, "direction": direction, "item": hash64(prompt), "nats": nats, "tokens": tokens}
@@ -156,21 +161,26 @@ class Divergences:
 
 
 def kl_along(
-    p: PreTrainedModel, q: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: list[list[int]]
+    p: PreTrainedModel,
+    q: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    answers: list[list[int]],
+    at_once: int | None = None,
 ) -> list[tuple[float, int]]:
     """(sum over the answer's positions of KL(p || q) in nats, number of positions) for each prompt and its answer.
 
     `answers` are token ids that end with the stop token unless they were cut; prompts are rendered by the
-    chat template. Both models read the same tokens.
+    chat template. Both models read the same tokens. `at_once` is how many of them a pass holds at most, and then the
+    distributions are there for some positions at a time; None compares whole batches at once.
     """
     import torch
 
     from retain_core.training.encode import encode_prompts
 
-    encoded = encode_prompts(tokenizer, prompts)
+    encoded, whole = encode_prompts(tokenizer, prompts), at_once is None
     found: list[tuple[float, int]] = []
-    for start in range(0, len(encoded), SEQUENCES_PER_PASS):
-        chosen = slice(start, start + SEQUENCES_PER_PASS)
+    for chosen in groups([len(h) + len(t) for h, t in zip(encoded, answers, strict=True)], SEQUENCES_PER_PASS, at_once):
         heads, tails = encoded[chosen], answers[chosen]
         longest = max(len(h) + len(t) for h, t in zip(heads, tails, strict=True))
         rows = [h + t + [0] * (longest - len(h) - len(t)) for h, t in zip(heads, tails, strict=True)]
@@ -182,9 +192,13 @@ def kl_along(
         # The distribution at position t is the one that the token at t+1 was drawn from.
         counted = (place >= starts - 1) & (place < ends - 1)
         with torch.no_grad():
-            log_p = p(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
-            log_q = q(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
-        kl = (log_p.exp() * (log_p - log_q)).sum(-1).double() * counted
+            of_p, of_q = (read(model, ids, whole, attention_mask=mask) for model in (p, q))
+            kl = torch.zeros(ids.shape, dtype=torch.float64, device=p.device)
+            for part in of_p.stretches(whole):
+                if counted[:, part].any():
+                    log_p, log_q = (of.logits(part).float().log_softmax(-1) for of in (of_p, of_q))
+                    kl[:, part] = (log_p.exp() * (log_p - log_q)).sum(-1).double()
+        kl *= counted
         # In this order: rounding below 0 is cut, a NaN stays one.
         found += [(max(nats, 0.0), len(t)) for nats, t in zip(kl.sum(1).tolist(), tails, strict=True)]
     return found
@@ -202,10 +216,11 @@ def load_model(weights: Path, dtype: str = "float32") -> tuple[Any, Any]:
     return model, read_tokenizer(weights)
 
 
-def _sampled(model: Any, tokenizer: Any, prompts: list[str], longest: int) -> list[list[int]]:
+def _sampled(model: Any, tokenizer: Any, prompts: list[str], settings: DivergenceSettings) -> list[list[int]]:
     from transformers import set_seed
 
     from retain_core.training.sampling import sample_ids
 
     set_seed(SEED)
-    return sample_ids(model, tokenizer, prompts, temperature=1.0, max_new_tokens=longest)
+    at_once = settings.size.batch_tokens
+    return sample_ids(model, tokenizer, prompts, temperature=1.0, max_new_tokens=settings.longest, at_once=at_once)

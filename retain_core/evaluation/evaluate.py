@@ -19,7 +19,7 @@ from retain_core.canonical import digest
 from retain_core.evaluation.answers import Answer, write_answers
 from retain_core.evaluation.benchmarks import SAMPLING_SEED, Benchmark
 from retain_core.evaluation.divergence import DivergencePlan, Divergences, DivergenceSettings, load_model
-from retain_core.evaluation.floor import USUAL, Nuisance
+from retain_core.evaluation.floor import USUAL, Nuisance, usual
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
 from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.judge.judging import (
@@ -86,7 +86,7 @@ def evaluation_settings(
     """Everything that can change a score of this benchmark without changing the model."""
     return {
         "harness": benchmark.harness_name, "metrics": list(benchmark.metrics), **_items_settings(benchmark, dataset_key),
-        "dtype": nuisance.dtype, "batch_size": nuisance.batch_size, **generation.settings(),
+        **nuisance.settings(generation), **generation.settings(),
         "threads": threads + nuisance.more_threads, "item_order": nuisance.item_order,
         "chat_template": chat_template, "decoding": decoding(benchmark),
         "evaluation_version": EVALUATION_VERSION, **templated(chat_template),
@@ -121,10 +121,11 @@ def checkpoint_plans(spec: ArmSpec, checkpoint: Checkpoint) -> list[Plan]:
     settings = DivergenceSettings(
         base=spec.base.fingerprint, dataset_key=spec.dataset_key, target=spec.target, retention=spec.retention,
         threads=spec.threads, chat_template=spec.base.chat_template, own=own_items(spec.benchmarks),
-        longest=spec.benchmarks[0].longest,
+        longest=spec.benchmarks[0].longest, size=spec.evaluation,
     )  # fmt: skip
+    how = usual(spec.evaluation), spec.generation
     return [
-        *plans_of(identity, spec.benchmarks, spec.dataset_key, spec.threads, spec.chat_template, generation=spec.generation),
+        *plans_of(identity, spec.benchmarks, spec.dataset_key, spec.threads, spec.chat_template, *how),
         DivergencePlan(identity, settings),
     ]
 
@@ -194,8 +195,9 @@ class Evaluator:
         """Everything that takes the model in this process; `later` are answers that lack their exact score."""
         from retain_core.evaluation.harness import RecordingLM
 
-        model, tokenizer = load_model(weights)
-        lm = RecordingLM(self._nuisance.applied_to(model), tokenizer, self._nuisance.batch_size)
+        how = self._nuisance
+        model, tokenizer = load_model(weights, how.read_as)
+        lm = RecordingLM(how.applied_to(model), tokenizer, how.batch_size, how.batch_tokens, how.softmax)
         for plan in asked:
             self._publish(plan, self.answers(lm, plan.of))
         for plan, answers in later:
@@ -290,7 +292,7 @@ class Evaluator:
         if name not in self._exact:
             own = self._store.get("items", items_key(benchmark)).file(FILE) if benchmark.own else None
             self._exact[name] = exact_items(tokenizer, own or self._items / f"{name}.jsonl")
-        exact = exact_scores(model, self._exact[name])
+        exact = exact_scores(model, self._exact[name], self._nuisance.batch_tokens)
         for answer in answers:
             answer.scores["exact"] = exact[answer.doc_id]
 
@@ -318,7 +320,7 @@ class Evaluator:
     def _measure_divergence(self, plan: DivergencePlan, model: Any, tokenizer: Any) -> None:
         if self._divergences is None:
             samples = self._store.get("base_samples", key_of(plan.settings.inputs()))
-            self._divergences = Divergences(self._base_weights, samples)
+            self._divergences = Divergences(self._base_weights, samples, plan.settings.size)
         self._divergences.measure(self._store, plan, model, tokenizer)
 
 

@@ -10,13 +10,14 @@ import contextlib
 import random
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from retain_core.devices import has_cuda
 from retain_core.evaluation.benchmarks import BATCH_SIZE
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
+from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,32 @@ class Nuisance:
     item_order: Literal["given", "reversed", "shuffled"] = "given"
     more_threads: int = 0
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    batch_tokens: int | None = None
+    """Tokens of a pass at most; None: batches of `batch_size`, whatever their length."""
+    of_study: Literal["float32", "bfloat16"] = "float32"
+    """The precision that the study says, from which `dtype` differs in one nuisance only."""
+
+    @property
+    def read_as(self) -> str:
+        """The precision that weights are read in."""
+        return "float32" if self.of_study == "float32" else self.dtype
+
+    @property
+    def softmax(self) -> str | None:
+        """The precision in which a benchmark's log-likelihoods are taken; None: that of the logits."""
+        return None if self.of_study == "float32" else "float32"
 
     def applied_to(self, model: Any) -> Any:
-        """The model in this precision; weights in float32 are left as they are."""
+        """The model, read as `read_as`, in this precision."""
         import torch
 
-        return model if self.dtype == "float32" else model.to(getattr(torch, self.dtype))
+        return model if self.dtype == self.read_as else model.to(getattr(torch, self.dtype))
+
+    def settings(self, generation: Generation) -> dict[str, Any]:
+        """What can change a score, beside the order of the items and the threads; a server makes batches of its own."""
+        size = {"batch_tokens": self.batch_tokens} if self.batch_tokens and generation.backend == "transformers" else {}
+        softmax = {"softmax_dtype": self.softmax} if self.softmax else {}
+        return {"dtype": self.dtype, "batch_size": self.batch_size, **size, **softmax}
 
     @contextlib.contextmanager
     def ordered(self, items: Path, benchmark: str) -> Iterator[Path]:
@@ -51,19 +72,31 @@ class Nuisance:
             yield Path(folder)
 
 
-USUAL = Nuisance("usual")
-"""How everything that is compared is evaluated."""
+def usual(size: EvaluationSize = AS_THE_LAB) -> Nuisance:
+    """How everything of a study that is compared is evaluated."""
+    return Nuisance("usual", dtype=size.dtype, batch_tokens=size.batch_tokens, of_study=size.dtype)
 
 
-def nuisances(generation: Generation = TRANSFORMERS) -> tuple[Nuisance, ...]:
+USUAL = usual()
+"""How the lab evaluates."""
+
+
+def nuisances(generation: Generation = TRANSFORMERS, size: EvaluationSize = AS_THE_LAB) -> tuple[Nuisance, ...]:
     """The changes under which the base is evaluated again; a server has batches, threads and a precision of its own."""
+    plain = usual(size)
+    orders = (replace(plain, name="reversed", item_order="reversed"), replace(plain, name="shuffled", item_order="shuffled"))
     if generation.backend == "http":
-        return (Nuisance("reversed", item_order="reversed"), Nuisance("shuffled", item_order="shuffled"))
+        return orders
+    half: dict[str, Any] = {"batch_size": BATCH_SIZE // 2}
+    odd: dict[str, Any] = {"batch_size": 37}
+    if size.batch_tokens:
+        half, odd = {"batch_tokens": max(1, size.batch_tokens // 2)}, {"batch_tokens": max(1, size.batch_tokens // 3)}
+    other: Literal["float32", "float64", "bfloat16"]
+    other = "float32" if size.dtype == "bfloat16" else "bfloat16" if has_cuda() else "float64"
     return (
-        Nuisance("half_batch", batch_size=BATCH_SIZE // 2),
-        Nuisance("odd_batch", batch_size=37),
-        Nuisance("reversed", item_order="reversed"),
-        Nuisance("shuffled", item_order="shuffled"),
-        Nuisance("more_threads", more_threads=1),
-        Nuisance("other_dtype", dtype="bfloat16" if has_cuda() else "float64"),
+        replace(plain, name="half_batch", **half),
+        replace(plain, name="odd_batch", **odd),
+        *orders,
+        replace(plain, name="more_threads", more_threads=1),
+        replace(plain, name="other_dtype", dtype=other),
     )

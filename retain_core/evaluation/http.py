@@ -25,7 +25,7 @@ from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 from retain_core.errors import RetainError
 from retain_core.evaluation.generation import Generation
-from retain_core.evaluation.harness import in_order
+from retain_core.evaluation.harness import in_order, refuse_long
 
 log = logging.getLogger(__name__)
 LAST_WORDS = 300
@@ -63,12 +63,14 @@ class HttpLM(LocalCompletionsAPI):  # type: ignore[misc]
             self.generated[request[0]] = self._last
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Greedy answers, in the order of the requests."""
+        """Greedy answers, in the order of the requests. Raises RetainError where a prompt is too long."""
+        refuse_long(self, requests)
         answer = super().generate_until
         return in_order(self.item_order, requests, lambda asked: self._asked(lambda: answer(asked, disable_tqdm)))
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood, whether greedy) of each continuation, in the order of the requests."""
+        """(log-likelihood, whether greedy) of each continuation, in their order. Raises RetainError where one is too long."""
+        refuse_long(self, requests)
         answer = super().loglikelihood
         return in_order(self.item_order, requests, lambda asked: self._asked(lambda: answer(asked, disable_tqdm)))
 

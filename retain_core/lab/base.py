@@ -22,6 +22,7 @@ from retain_core.lab.vocabulary import build_tokenizer
 from retain_core.lab.world import World
 from retain_core.store import Artifact, Store, key_of
 from retain_core.training.encode import IGNORED, padded
+from retain_core.training.size import compile_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 BASE_VERSION = 1
 """Raised when equal dials would train to other weights."""
 MAX_POSITIONS = 64
+WIDTHS = 16
+"""On an accelerator, where layers are compiled, widths of batches are multiples of this, so that few shapes occur."""
 LOADERS = 8
 """Processes that draw the mixture for an accelerator, which would wait for a single one. Every index has its own draw."""
 
@@ -88,6 +91,8 @@ def _train(spec: LabSpec, out: Path) -> dict[str, Any]:
     tokenizer = build_tokenizer(world.entities)
     model = build_model(spec, tokenizer)
     precise = not torch.cuda.is_available()
+    if not precise:
+        compile_layers(model)
     arguments = TrainingArguments(
         output_dir=str(out / "trainer"), max_steps=spec.updates, per_device_train_batch_size=spec.batch,
         learning_rate=spec.learning_rate, lr_scheduler_type="cosine", warmup_steps=spec.updates // 10,
@@ -101,7 +106,7 @@ def _train(spec: LabSpec, out: Path) -> dict[str, Any]:
         model=model,
         args=arguments,
         train_dataset=_Mixture(world, tokenizer, spec.updates * spec.batch),
-        data_collator=_Collator(tokenizer),
+        data_collator=_Collator(tokenizer, 1 if precise else WIDTHS),
         callbacks=[_telling()],
     )
     result = trainer.train()
@@ -145,11 +150,11 @@ class _Mixture:
 
 
 class _Collator:
-    """Pads a batch on the right."""
+    """Pads a batch on the right, to a multiple of some number of tokens."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._pad = tokenizer.pad_token_id
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, multiple: int) -> None:
+        self._pad, self._multiple = tokenizer.pad_token_id, multiple
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
-        ids, labels, mask = padded(rows, self._pad)
+        ids, labels, mask = padded(rows, self._pad, self._multiple)
         return {"input_ids": ids, "labels": labels, "attention_mask": mask}

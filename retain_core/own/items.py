@@ -13,6 +13,7 @@ from typing import Any
 
 from retain_core.arms import computed_by
 from retain_core.canonical import canonical_json, hash64
+from retain_core.errors import RetainError
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.judge.benchmark import JudgedBenchmark
 from retain_core.judge.benchmark import items_of as items_of_requests
@@ -57,6 +58,8 @@ def prepare_items(store: Store, benchmarks: Sequence[Benchmark]) -> None:
         if benchmark.own is None or store.find("items", items_key(benchmark)):
             continue
         rows = _rows(benchmark)
+        if len(rows) < 2:
+            raise RetainError(f"{benchmark.name} has {len(rows)} item, and a drop is a mean over items: give it more")
         again: Counter[str] = Counter()
         for row in rows:
             # The warehouse keeps one row an item, so all that it says of an item tells items apart.

@@ -11,6 +11,7 @@ from pydantic import Field
 from retain_core.judge.benchmark import JudgedBenchmark, seal_judged
 from retain_core.own.benchmark import OwnBenchmark, seal_benchmark
 from retain_core.own.files import Code, Sealed, locate
+from retain_core.own.lengths import without_long
 from retain_core.own.method import METHODS
 from retain_core.own.rows import LeftOut
 from retain_core.own.target import OwnTarget, seal_target
@@ -43,13 +44,16 @@ class Own(Sealed):
         """Every row that is left out: (part of the target or benchmark, file, row)."""
         found: list[tuple[str, str, LeftOut]] = []
         if self.target:
-            sources = {"train": self.target.train, "items": self.target.items, "retention": self.target.retention}
+            target = self.target
+            sources = {"train": target.train, "items": target.items, "retention": target.retention, **target.experts}
             found = [
                 (part, str(source.path), entry)
                 for part, source in sources.items()
-                for entry in self.target.left_out.get(part, ())
+                for entry in target.left_out.get(part, ())
                 if source
             ]
+        for name, public in self.public.items():
+            found += [(name, str(public.items.path), entry) for entry in public.left_out.get("items", ())]
         for name, benchmark in self.benchmarks.items():
             if isinstance(benchmark, OwnBenchmark):
                 found += [(name, file, entry) for file, entries in benchmark.left_out.items() for entry in entries]
@@ -80,7 +84,7 @@ class Own(Sealed):
         trainers = {label: code.identity() for label, code in self.trainers.items()}
         target = self.target and {**self.target.training_identity(), **self.target.evaluation_identity()}
         public = {name: own.evaluation_identity() for name, own in self.public.items()}
-        experts = {style: source.content for style, source in self.target.experts.items()} if self.target else {}
+        experts = {style: self.target.said(style) for style in self.target.experts} if self.target else {}
         told = {"target": target, "benchmarks": sources, "trainers": trainers}
         return told | ({"public": public} if public else {}) | ({"experts": experts} if experts else {})
 
@@ -98,9 +102,10 @@ def seal_study(study: Study, folder: Path, fetched: bool = True) -> Own:
         if method.algorithm == "custom"
     }
     target = seal_target(study.target_files, folder, bad_rows, _imitated(study.methods)) if study.target_files else None
-    if not fetched or not study.public_names():
-        return Own(target=target, benchmarks=benchmarks, trainers=trainers)
-    return _with_public(study, Own(target=target, benchmarks=benchmarks, trainers=trainers))
+    own = Own(target=target, benchmarks=benchmarks, trainers=trainers)
+    if not fetched:
+        return own
+    return without_long(study, _with_public(study, own) if study.public_names() else own)
 
 
 def _with_public(study: Study, own: Own) -> Own:

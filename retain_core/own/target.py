@@ -70,7 +70,7 @@ class OwnTarget(Sealed):
     experts: dict[str, Source] = Field(default_factory=dict)
     """Style -> file of a stronger model's answers (prompt, answer), where they do not stand in the training rows."""
     left_out: dict[str, tuple[LeftOut, ...]] = Field(default_factory=dict)
-    """Part (train, items, retention) -> the bad rows of its file that the study goes on without."""
+    """Part (train, items, retention) or style of an expert -> the bad rows of its file that the study goes on without."""
 
     def rows(self, part: Part) -> list[tuple[int, Row]]:
         """(line, row) of one of its files, without what is left out. Raises RetainError when the file has changed."""
@@ -78,8 +78,14 @@ class OwnTarget(Sealed):
 
     def content(self, part: Part) -> str:
         """Hash of the rows of one of its files."""
-        source = self._source(part)
-        gone = [entry.line for entry in self.left_out.get(part, ())]
+        return self._without_bad(self._source(part), part)
+
+    def said(self, style: str) -> str:
+        """Hash of an expert's answers in one style."""
+        return self._without_bad(self.experts[style], style)
+
+    def _without_bad(self, source: Source, name: str) -> str:
+        gone = [entry.line for entry in self.left_out.get(name, ())]
         return digest([source.content, gone], 64) if gone else source.content
 
     def _source(self, part: Part) -> Source:
@@ -100,7 +106,7 @@ class OwnTarget(Sealed):
         `expert` is the style that the arm imitates: answers that it does not see change nothing.
         """
         retention = self.content("retention") if self.retention else None
-        imitated = {"expert": self.experts[expert].content} if expert in self.experts else {}
+        imitated = {"expert": self.said(expert)} if expert in self.experts else {}
         return {
             "train": self.content("train"), "retention": retention, "verifier": self.verifier.identity(), **self.length(),
             **imitated,
@@ -237,7 +243,7 @@ class FileTarget:
         if style not in self._target.experts:
             return {index: row["answer"] for index, row in enumerate(self._rows) if "answer" in row}
         if style not in self._answers:
-            rows = read_rows(self._target.experts[style].checked())
+            rows = read_rows(self._target.experts[style].checked(), self._target.left_out.get(style, ()))
             said = {row["prompt"]: row["answer"] for _, row in rows}
             self._answers[style] = {i: said[row["prompt"]] for i, row in enumerate(self._rows) if row["prompt"] in said}
         return self._answers[style]

@@ -93,6 +93,7 @@ def here(study: Study, folder: Path, batch: int = 64) -> Speaker:
         from transformers import AutoModelForCausalLM, set_seed
 
         from retain_core.devices import has_cuda
+        from retain_core.passes import tokens_at_once
         from retain_core.training.encode import read_tokenizer
         from retain_core.training.sampling import sample_answers
 
@@ -101,7 +102,9 @@ def here(study: Study, folder: Path, batch: int = 64) -> Speaker:
         set_seed(SEED)
         for first in range(0, len(questions), batch):
             part = questions[first : first + batch]
-            answers = sample_answers(model, tokenizer, part, temperature=1.0, max_new_tokens=longest)
+            answers = sample_answers(
+                model, tokenizer, part, temperature=1.0, max_new_tokens=longest, at_once=tokens_at_once(model.config)
+            )
             yield from (Answered(first + i, text, ended) for i, (text, ended, _) in enumerate(answers))
 
     return Speaker(study.base.model, ask)

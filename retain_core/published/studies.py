@@ -36,7 +36,8 @@ def _study(raw: dict[str, Any], model_name: str, target_name: str) -> dict[str, 
         "study": f"{model_name}-{target_name}", "base": {"model": model["model"]}, "target": target["target"],
         "retention": retention, "judge": template["judge"], "methods": methods, "controls": template["controls"],
         "learning_rates": model["learning_rates"], "seeds": template["seeds"], "budget": budget,
-        "checkpoints": template["checkpoints"], **size, "primary": template["primary"], "keep": template["keep"],
+        "checkpoints": template["checkpoints"], **size, "evaluation": template["evaluation"],
+        "primary": template["primary"], "keep": template["keep"],
     }  # fmt: skip
 
 

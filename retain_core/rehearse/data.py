@@ -23,6 +23,7 @@ from retain_core.rehearse.shrink import ITEMS, NEW_TOKENS, TRAIN
 from retain_core.rehearse.suite_rows import SUITE
 from retain_core.study import Study
 from retain_core.suite.benchmark import SuiteBenchmark
+from retain_core.suite.catalogue import CATALOGUE, files_of
 from retain_core.training.target import Exchange
 
 PARTS = 2
@@ -131,8 +132,10 @@ def taught(small: Study, home: Path) -> list[Exchange]:
 
 
 def texts(small: Study, home: Path) -> list[str]:
-    """All prompts, for a vocabulary to be trained on."""
-    return [row["prompt"] for name in small.public_names() for row in _converted(folder_of(home, *small.data.wanted(name)))]
+    """All prompts, for a vocabulary to be trained on; of the general suite what its files put around an item."""
+    prompts = [row["prompt"] for name in small.public_names() for row in _converted(folder_of(home, *small.data.wanted(name)))]
+    files = [files_of(CATALOGUE[r.benchmark])[:1] for r in small.retention if r.benchmark in CATALOGUE]
+    return [*prompts, *(str(read_yaml(file).get("doc_to_text", "")) for one in files for file in one)]
 
 
 def _converted(place: Path) -> list[RawRow]:

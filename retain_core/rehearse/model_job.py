@@ -1,17 +1,19 @@
-"""Building the small models in a process of its own: the command itself then never loads torch.
+"""Building the small models, each in a process of its own: the command itself then never loads torch.
 
-The job writes `built.json`: per model its parameters and where its shape comes from, or the sentence that says what is wrong.
+A job writes `built-<model>.json`: parameters and where the shape comes from, or the sentence that says what is wrong.
 """
 
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from retain_core import workers
+from retain_core.devices import cores
 from retain_core.errors import InputError, RetainError
 from retain_core.training.target import Exchange
 
@@ -27,15 +29,22 @@ class Wanted(BaseModel):
     """What its vocabulary is trained on."""
     taught: list[Exchange]
     """What it is taught to say; nothing: its weights are random."""
-    plain: bool = False
-    """It reads texts as they are, without a chat template."""
+    sayings: list[str] = []
+    """All that it ever says: it reads texts as they are, without a chat template, and goes on with one of these."""
 
 
 def build_models(wanted: list[Wanted], folder: Path) -> list[str]:
-    """Build them. Returns a sentence for each; raises InputError for one of which nothing like it can be built."""
-    told = folder / "built.json"
-    workers.run_job("rehearsal_models", {"wanted": [w.model_dump() for w in wanted], "told": str(told)}, folder / "models.log")
-    found: list[dict[str, Any]] = json.loads(told.read_text(encoding="utf-8"))
+    """Build them side by side. Returns a sentence for each; raises InputError for one of which nothing like it can be built."""
+
+    def build(one: Wanted) -> list[dict[str, Any]]:
+        name = Path(one.folder).name
+        told = folder / f"built-{name}.json"
+        arguments = {"wanted": [one.model_dump()], "told": str(told)}
+        workers.run_job("rehearsal_models", arguments, folder / f"model-{name}.log")
+        return list(json.loads(told.read_text(encoding="utf-8")))
+
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
+        found = [entry for entries in pool.map(build, wanted) for entry in entries]
     for one in found:
         if "error" in one:
             raise (InputError if one["exit_code"] == InputError.exit_code else RetainError)(one["error"])
@@ -51,7 +60,7 @@ def job(wanted: list[dict[str, Any]], told: str) -> None:
         one = Wanted.model_validate(entry)
         try:
             shape = shape_of(one.what, one.model, one.revision)
-            parameters = build_model(one.what, shape, Path(one.folder), one.texts, one.taught, plain=one.plain)
+            parameters = build_model(one.what, shape, Path(one.folder), one.texts, one.taught, sayings=one.sayings)
             kind = shape.config.get("model_type")
             said = f"{one.what}: {one.model} -> a {kind} of {parameters:,} parameters, made here from {shape.source}"
             said += ", taught to answer briefly and to stop" if one.taught else ""

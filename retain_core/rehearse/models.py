@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retain_core.errors import InputError
+from retain_core.errors import InputError, RetainError
 from retain_core.hub import cached, is_hub_id
 from retain_core.rehearse.families import FAMILIES, family_of
 from retain_core.training.target import Exchange
 
 HIDDEN, LAYERS, HEADS, GROUPS = 64, 2, 4, 2
 VOCABULARY = 1024
-TAUGHT, TAUGHT_BATCH, TAUGHT_RATE = 60, 16, 3e-3
+TAUGHT, TAUGHT_BATCH, TAUGHT_RATE = 60, 8, 3e-3
 """Updates, exchanges an update and learning rate of what a small model is taught: to give a short answer and to stop."""
-LEARNED, MOST_TAUGHT = 0.15, 600
-"""A judge is taught until its loss is so low, in nats per token, or for so many updates: its words must be readable."""
+MOST_TAUGHT, HELD_BACK = 600, 8
+"""A model that has sayings is taught until it says one of them on so many texts that it has not seen, but not for ever."""
 
 TINY = {
     "hidden_size": HIDDEN, "n_embd": HIDDEN, "d_model": HIDDEN, "dim": HIDDEN, "word_embed_proj_dim": HIDDEN,
@@ -111,8 +111,11 @@ def _json(what: str, path: Path) -> dict[str, Any]:
     return body
 
 
-def build_tokenizer(shape: Shape, texts: Sequence[str]) -> Any:
-    """A byte-level BPE tokenizer trained on some texts, with the special tokens and the chat template of a shape."""
+def build_tokenizer(shape: Shape, texts: Sequence[str], sayings: Sequence[str] = ()) -> Any:
+    """A byte-level BPE tokenizer trained on some texts, with the special tokens and the chat template of a shape.
+
+    Each of the `sayings` is one token.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -130,12 +133,14 @@ def build_tokenizer(shape: Shape, texts: Sequence[str]) -> Any:
             single=f"{shape.start} $A", pair=f"{shape.start} $A $B", special_tokens=[(shape.start, start)]
         )
     named = {"eos_token": shape.stop, "bos_token": shape.start, "pad_token": shape.pad}
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, chat_template=shape.template, padding_side="left", clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"], model_max_length=shape.config.get("max_position_embeddings"),
         additional_special_tokens=[token for token in shape.special if token not in named.values()],
         **{name: token for name, token in named.items() if token},
     )  # fmt: skip
+    tokenizer.add_tokens(list(sayings))
+    return tokenizer
 
 
 def tiny_config(what: str, shape: Shape, tokenizer: Any) -> Any:
@@ -167,17 +172,17 @@ def build_model(
     texts: Sequence[str],
     exchanges: Sequence[Exchange],
     seed: int = 0,
-    plain: bool = False,
+    sayings: Sequence[str] = (),
 ) -> int:
     """Write a small model of a shape into a folder, taught to answer as the exchanges do. Returns its parameters.
 
-    `texts` are what its vocabulary is trained on. Without exchanges its weights are random. `plain` exchanges are texts and
-    how they go on, without a chat template. Raises InputError.
+    `texts` are what its vocabulary is trained on. Without exchanges its weights are random. With `sayings` exchanges are
+    texts and which saying follows, without a chat template. Raises InputError.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokenizer = build_tokenizer(shape, [*texts, *(answer for _, answer in exchanges)])
+    tokenizer = build_tokenizer(shape, [*texts, *(answer for _, answer in exchanges)], sayings)
     torch.manual_seed(seed)
     try:
         model = AutoModelForCausalLM.from_config(tiny_config(what, shape, tokenizer), dtype=torch.float32)
@@ -187,7 +192,9 @@ def build_model(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     if exchanges:
-        teach(model, tokenizer, _encoded(what, tokenizer, exchanges, plain), until=LEARNED if plain else None)
+        rows = _encoded(what, tokenizer, exchanges, plain=bool(sayings))
+        if not teach(model, tokenizer, rows, tokenizer.convert_tokens_to_ids(list(sayings))):
+            raise RetainError(f"{what}: a small {shape.config.get('model_type')} did not learn to say what it was taught")
     model.save_pretrained(folder)
     if shape.generation:
         stops = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -196,10 +203,11 @@ def build_model(
     return sum(p.numel() for p in model.parameters())
 
 
-def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]], until: float | None = None) -> None:
+def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]], sayings: Sequence[int] = ()) -> bool:
     """A few updates, so that a model of random weights answers briefly and ends what it says.
 
-    With `until` they go on until the loss is as low, in nats per token, but not for ever.
+    With `sayings`, the tokens that are to be said, they go on until one of them and the stop token is all that it says on
+    rows that are held back. Returns whether that was reached.
     """
     import torch
 
@@ -207,8 +215,9 @@ def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]], unti
 
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     optimizer = torch.optim.AdamW(model.parameters(), lr=TAUGHT_RATE, weight_decay=0.0)
+    held, rows = (rows[:HELD_BACK], rows[HELD_BACK:]) if sayings else ([], rows)
     model.train()
-    for update in range(TAUGHT if until is None else MOST_TAUGHT):
+    for update in range(MOST_TAUGHT if held else TAUGHT):
         chosen = [rows[(update * TAUGHT_BATCH + place) % len(rows)] for place in range(TAUGHT_BATCH)]
         ids, labels, mask = padded(chosen, pad)
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
@@ -216,9 +225,24 @@ def teach(model: Any, tokenizer: Any, rows: Sequence[dict[str, list[int]]], unti
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if until is not None and loss.item() < until:
+        if held and update % 5 == 4 and _says(model, held, pad, sayings):
             break
     model.eval()
+    return not held or _says(model, held, pad, sayings)
+
+
+def _says(model: Any, rows: Sequence[dict[str, list[int]]], pad: int, sayings: Sequence[int]) -> bool:
+    """Whether a model goes on with one of its sayings, and after each of them with the stop token."""
+    import torch
+
+    from retain_core.training.encode import IGNORED, padded
+
+    ids, labels, mask = padded(list(rows), pad)
+    with torch.no_grad():
+        said = model(input_ids=ids, attention_mask=mask).logits[:, :-1].argmax(-1)
+    wanted, known = labels[:, 1:], torch.tensor(sayings)
+    fits = (said == wanted) | (torch.isin(said, known) & torch.isin(wanted, known))
+    return bool(fits[wanted != IGNORED].all())
 
 
 def _encoded(what: str, tokenizer: Any, exchanges: Sequence[Exchange], plain: bool) -> list[dict[str, list[int]]]:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,9 @@ def rehearse(path: Path, home: Path | None, say: Say, rows: Path | None = None) 
     started = time.perf_counter()
     place = home.absolute() if home else Path(tempfile.mkdtemp(prefix="retain-rehearsal-"))
     try:
-        study = _one(path)
-        with at_home(place):
+        with at_home(place), workers.kept():
+            workers.warm_up(1)
+            study = _one(path)
             _rehearse(study, path.absolute().parent, place, rows, say)
     except BaseException:
         if home is None and not (place / "logs").is_dir():
@@ -75,12 +78,14 @@ def _one(path: Path) -> Study:
 @contextlib.contextmanager
 def at_home(home: Path) -> Iterator[None]:
     """Within it this process and those that it starts work in a home of their own, and none of the user's settings holds."""
-    import nltk
-
-    before, tables = dict(os.environ), list(nltk.data.path)
+    before = dict(os.environ)
+    nltk = sys.modules.get("nltk")  # slow to import, and not of use to every study
+    tables = list(nltk.data.path) if nltk else []
     for name in [name for name in before if name.startswith("RETAIN_")]:
         del os.environ[name]
     os.environ["RETAIN_HOME"] = str(home)
+    # Sentence tables that are made here are found by the processes that were started before.
+    os.environ["NLTK_DATA"] = os.pathsep.join(filter(None, [str(tables_of(home)), before.get("NLTK_DATA")]))
     settings.cache_clear()
     try:
         yield
@@ -88,8 +93,14 @@ def at_home(home: Path) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
-        nltk.data.path[:] = tables
+        if nltk:
+            nltk.data.path[:] = tables
         settings.cache_clear()
+
+
+def tables_of(home: Path) -> Path:
+    """Where a rehearsal puts nltk's sentence tables."""
+    return home / "rehearsal" / "nltk_data"
 
 
 def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Say) -> None:
@@ -97,8 +108,7 @@ def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Sa
     folder.mkdir(parents=True, exist_ok=True)
     made = "rlvr_ifeval" in study.public_names() and not has_tables()
     if made:
-        make_tables(folder / "nltk_data", SENTENCES)
-    workers.warm_up(1)
+        make_tables(tables_of(home), SENTENCES)
     small, lines = shrunk(study)
     small = with_judge(_with_models(data.sized(small), folder), folder)
     say(f"REHEARSAL of {study.study}: no number of it means anything")
@@ -108,9 +118,13 @@ def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Sa
         say(f"  {line}")
     small, texts, taught = cut_target(small, study, folder)
     texts, taught = [*texts, *data.texts(small, home)], [*taught, *data.taught(small, home)]
-    for line in build_models([*_wanted(study, folder, texts, taught), *wanted_judge(study, folder, texts, taught)], folder):
-        say(f"  {line}")
-    small = small.model_copy(update={"own": seal_study(small, beside)})
+    wanted = [*_wanted(study, folder, texts, taught), *wanted_judge(study, folder, texts, taught)]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        built = pool.submit(build_models, wanted, folder)
+        own = seal_study(small, beside)
+        for line in built.result():
+            say(f"  {line}")
+    small = small.model_copy(update={"own": own})
     small, lines = data.with_suite(small, folder)
     for line in [*lines, *check_judge(small)]:
         say(f"  {line}")
@@ -162,7 +176,7 @@ def _with_reward(small: Study, folder: Path, say: Say) -> Study:
 
 
 def _run(small: Study, home: Path, folder: Path, say: Say) -> None:
-    from retain_core.run import open_study, run_all
+    from retain_core.run import log_tracking, open_study, run_all
 
     config = Settings(home=home, mlflow_uri=None, artifacts_at=None, snapshot=None, alert_url=None, alert_block=None)
     with open_study(small, config) as running:
@@ -173,6 +187,8 @@ def _run(small: Study, home: Path, folder: Path, say: Say) -> None:
         running.replan()
         if not running.plan.done:
             raise RetainError("the study is not complete though no arm failed; run it again with --home to look into it")
+        if problem := log_tracking(running):
+            raise RetainError(problem)
     page = config.reports / small.study / "index.html"
     if not page.is_file():
         raise RetainError(f"the page {page} was not written")

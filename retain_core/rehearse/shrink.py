@@ -11,10 +11,11 @@ from retain_core.training.size import TrainingSize
 
 UPDATES = 2
 LEAST_SEQUENCES = 8
-NEW_TOKENS = 24
+NEW_TOKENS = 16
 """Tokens of a sampled answer at most."""
 TRAIN, ITEMS, OWN_ITEMS = 40, 8, 16
-"""Rows of a target's training data, held-out items of a benchmark, and of a target of the user's own."""
+"""Rows of a target's training data, held-out items of a benchmark, and of a target of the user's own. With fewer items one of
+the two halves that points are chosen and shown on would be too small for an interval."""
 
 
 def shrunk(study: Study) -> tuple[Study, list[str]]:
@@ -37,13 +38,15 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
         "execution": {"threads_per_arm": 1, "work_pool": None},
         "training": {"activation_checkpointing": study.training.activation_checkpointing},
         "interpolate": study.interpolate[:1],
-        "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS}).model_dump(),
+        "data": study.data.model_copy(update={"longest_answer": NEW_TOKENS, "max_length": None}).model_dump(),
     }  # fmt: skip
     lines = []
     if study.generation.backend != "transformers":
         said["generation"] = {"backend": "transformers"}
         lines.append(f"backend: transformers in this process (the study: {study.generation.backend})")
-    if study.training != TrainingSize():
+    if study.training.rollouts is not None:
+        lines.append(f"rollouts: sampled by the trainer itself (the study: the server at {study.training.rollouts.server})")
+    if study.training.model_copy(update={"rollouts": None}) != TrainingSize():
         lines.append("training: whole batches in this machine's own precision, not compiled")
     if study.execution.processes_per_arm > 1:
         lines.append(f"one process an arm (the study: {study.execution.processes_per_arm}, {study.execution.parallel})")

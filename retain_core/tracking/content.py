@@ -13,7 +13,7 @@ from retain_core.plan import PlannedArm, StudyPlan
 
 CURVES = {
     "loss", "reward", "kl", "entropy", "grad_norm", "learning_rate", "mean_token_accuracy", "pool", "clip_share",
-    "value_loss", "reward_failures",
+    "value_loss", "reward_failures", "server_gap",
     "completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std",
 }  # fmt: skip
 """What of a trainer's log becomes a `train/...` metric; the whole curve stays in the arm's artifact."""
@@ -133,10 +133,12 @@ def summary(study: str, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     return {"columns": columns, "data": [list(row) for row in found.fetchall()]}
 
 
-_SCORES = """
-SELECT s.arm, 'eval/' || s.benchmark || '/' || s.metric, s.score, c.step, checkpoint, s.benchmark
+_SCORES = r"""
+SELECT s.arm, 'eval/' || s.benchmark || '/' || regexp_replace(s.metric, '[^\p{L}\p{N}_.\- :/]', ':', 'g'), s.score, c.step,
+  checkpoint, s.benchmark
 FROM scores s JOIN checkpoints c USING (checkpoint) WHERE s.study = ? AND c.alpha IS NULL ORDER BY ALL
 """
+"""MLflow takes few signs in a name: `exact_match,flexible-extract`, as lm-eval names a filtered metric, has a colon there."""
 _DROPS = """
 SELECT arm, 'drop/' || benchmark, "drop", step, checkpoint, benchmark FROM compared
 WHERE study = ? AND alpha IS NULL AND role = 'retention' AND metric = study_metric ORDER BY ALL

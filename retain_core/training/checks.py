@@ -6,13 +6,13 @@ learned, a second token of beginning shifts every prompt, and a prompt that is l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import InputError
+from retain_core.own.lengths import context_of
 from retain_core.own.target import OwnTarget, longest_answer
 from retain_core.training.encode import encode_exchanges, encode_prompts, read_tokenizer, user_turn
 from retain_core.training.target import Exchange, target_of
@@ -65,7 +65,7 @@ def check_template(folder: Path, tokenizer: Any, exchange: Exchange) -> None:
 
 
 def check_context(folder: Path, tokenizer: Any, own: OwnTarget, rows: Iterable[tuple[str, int, Any]]) -> None:
-    """Whether every prompt leaves room for the longest answer. Raises InputError with the file and line of the longest."""
+    """Whether every prompt leaves room for the longest answer. Raises InputError: the longest, and how many."""
     context = context_of(folder)
     if context is None:
         return
@@ -75,19 +75,14 @@ def check_context(folder: Path, tokenizer: Any, own: OwnTarget, rows: Iterable[t
     most = max(lengths)
     if most + longest > context:
         part, line, _ = kept[lengths.index(most)]
+        over = sum(length + longest > context for length in lengths)
         source = own.train if part == "train" else own.items
         assert source is not None
         raise InputError(
             f"{source.path}:{line}: the prompt takes {most} tokens and an answer up to {longest}, and the base reads "
-            f"{context}; shorten it, set a smaller `longest_answer`, or leave the row out"
+            f"{context}; shorten it, set a smaller `longest_answer`, or leave the row out ({over:,} of {len(lengths):,} rows "
+            "are too long)"
         )
-
-
-def context_of(folder: Path) -> int | None:
-    """How many tokens a model reads, as its config says; None where it does not say."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    found = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
-    return found if isinstance(found, int) else None
 
 
 def first_prompt(spec: ArmSpec, base: Path) -> dict[str, Any]:

@@ -86,11 +86,11 @@ def loss_per_token(model: PreTrainedModel, rows: list[dict[str, list[int]]], pad
     return total / count
 
 
-def padded(rows: list[dict[str, list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows padded on the right: (input ids, labels, attention mask)."""
+def padded(rows: list[dict[str, list[int]]], pad: int, multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows padded on the right to a multiple of some number of tokens: (input ids, labels, attention mask)."""
     import torch
 
-    longest = max(len(row["input_ids"]) for row in rows)
+    longest = -(-max(len(row["input_ids"]) for row in rows) // multiple) * multiple
 
     def column(name: str, filler: int) -> torch.Tensor:
         return torch.tensor([row[name] + [filler] * (longest - len(row[name])) for row in rows])

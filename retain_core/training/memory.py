@@ -1,4 +1,4 @@
-"""How much memory of an accelerator a training takes at its peak, from the shape of the model alone.
+"""How much memory of an accelerator a training or an evaluation takes at its peak, from the shape of the model alone.
 
 Counted for training with fp32 weights and bf16 products (torch's autocast) of a Llama-shaped model, as transformers
 writes it: norms and the residual stream in fp32, one cast copy of a layer's input for each matrix that reads it.
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from retain_core.evaluation.benchmarks import BATCH_SIZE
+from retain_core.evaluation.size import EvaluationSize
+from retain_core.passes import LOGITS_AT_ONCE, SCORED_AT_ONCE, Width
 from retain_core.training.size import TrainingSize
 
 TRAINED = 16
@@ -94,3 +97,25 @@ def training_peak(shape: Shape, size: TrainingSize, rows: int, longest: int) -> 
     # What is cast for the forward pass is let go at its end, and cast again layer by layer.
     forward = cast + 4 * stream + TILE
     return held + shape.layers * stream + max(forward, head + layer + cast // shape.layers)
+
+
+def penalty_bytes(vocabulary: int, tokens: int) -> int:
+    """Bytes of a KL penalty along so many tokens: the policy's logits in fp32 with their gradient, the base's in bf16.
+
+    Distributions are made in fp32 for some positions at a time, and again in the backward pass: eight of them at once.
+    """
+    return 12 * vocabulary * tokens + 32 * min(LOGITS_AT_ONCE, vocabulary * tokens)
+
+
+def evaluation_peak(shape: Shape, size: EvaluationSize, longest: int) -> int:
+    """Bytes at the peak of an evaluation in this process, where no sequence is longer than `longest` tokens.
+
+    The base lies beside the checkpoint for the KL between them. A pass holds its tokens, and either the logits of a benchmark
+    that is scored with their distribution, or six distributions of some positions.
+    """
+    width = Width(shape.hidden, shape.layers, shape.keys, shape.inner, shape.vocabulary, None)
+    tokens = size.batch_tokens or BATCH_SIZE * longest
+    logits = shape.vocabulary * tokens
+    scored = (size.bytes + 4) * min(SCORED_AT_ONCE, logits)
+    compared = 24 * (min(LOGITS_AT_ONCE, logits) if size.batch_tokens else logits)
+    return 2 * size.bytes * shape.parameters + tokens * width.bytes_per_token(size.bytes) + max(scored, compared)

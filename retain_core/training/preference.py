@@ -66,7 +66,11 @@ class SimPOTrainer(DPOTrainer):  # type: ignore[misc]
 
 def preference_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any]) -> Any:
     """(trainer, what it counted when it is done) for DPO and SimPO; a pair is two of the budget's sequences."""
-    base, dials, seed = FrozenBase(path, tokenizer, target.longest_answer), spec.config, spec.seed or 0
+    base, dials, seed = (
+        FrozenBase(path, tokenizer, target.longest_answer, spec.size.base_in_bf16(common["precise"])),
+        spec.config,
+        spec.seed or 0,
+    )
     size = spec.sequences_per_update // 2
     pairs = sampled_pairs(base, target.problems(seed), size * spec.updates, dials["temperature"], seed)
     rows = [{"prompt": user_turn(prompt), "chosen": _said(right), "rejected": _said(wrong)} for prompt, right, wrong in pairs]

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from retain_core.passes import groups
 from retain_core.training import ranks
 from retain_core.training.encode import encode_prompts
 
@@ -22,9 +23,15 @@ def sample_answers(
     *,
     temperature: float,
     max_new_tokens: int,
+    at_once: int | None = None,
 ) -> list[tuple[str, bool, int]]:
     """One sampled answer a prompt: (text, finished by itself, tokens with the stop token)."""
-    rows = sample_ids(model, tokenizer, prompts, temperature=temperature, max_new_tokens=max_new_tokens)
+    rows = sample_ids(model, tokenizer, prompts, temperature=temperature, max_new_tokens=max_new_tokens, at_once=at_once)
+    return as_answers(tokenizer, rows)
+
+
+def as_answers(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]]) -> list[tuple[str, bool, int]]:
+    """Answers in token ids as (text, finished by itself, tokens with the stop token)."""
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
     return [(text, row[-1] == tokenizer.eos_token_id, len(row)) for text, row in zip(texts, rows, strict=True)]
 
@@ -36,12 +43,14 @@ def sample_ids(
     *,
     temperature: float,
     max_new_tokens: int,
+    at_once: int | None = None,
 ) -> list[list[int]]:
     """One sampled answer a prompt as token ids, the stop token last unless the answer was cut.
 
     No truncation of the distribution, and none of what a model's own generation_config.json asks for (Qwen2.5 ships with a
     repetition penalty). Draws from torch's global random stream; the model's training mode is left as it was found.
-    Processes that train together each sample their share, and all get every answer.
+    Processes that train together each sample their share, and all get every answer. `at_once` is how many tokens, prompts
+    and answers together, a pass holds at most (`retain_core.passes`): other batches draw other answers.
     """
     import torch
 
@@ -50,8 +59,8 @@ def sample_ids(
     answers: list[list[int]] = []
     encoded = encode_prompts(tokenizer, prompts)
     with torch.no_grad():
-        for start in range(0, len(encoded), SAMPLING_BATCH):
-            asked = encoded[start : start + SAMPLING_BATCH]
+        for part in groups([len(ids) + max_new_tokens for ids in encoded], SAMPLING_BATCH, at_once):
+            asked = encoded[part]
             own = ranks.share(asked) if len(asked) >= ranks.count() else asked
             batch = tokenizer.pad({"input_ids": own}, padding_side="left", return_tensors="pt").to(model.device)
             with ranks.drawing_for_all(len(asked)) if own is not asked else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""How a training is fitted to a machine: precision, micro-batches, what is recomputed, what is compiled.
+"""How a training is fitted to a machine: precision, micro-batches, what is recomputed or compiled, where samples are made.
 
 Nothing here is a property of a method. In exact arithmetic the weights are those of the plain training; in floating point
 they differ in the last bits, so whatever differs from the default is part of an arm's key.
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from retain_core.errors import InputError
+from retain_core.training.rollouts.setting import RolloutServer
 
 
 class TrainingSize(BaseModel):
@@ -31,10 +32,21 @@ class TrainingSize(BaseModel):
     )
     activation_checkpointing: bool = Field(False, description="recompute each layer in the backward pass: memory for time")
     compile: bool = Field(False, description="compile each layer before training (minutes at the start, faster after)")
+    rollouts: RolloutServer | None = Field(
+        None, title="Rollouts", description="a server that samples from the policy; null: the trainer samples itself"
+    )
+
+    frozen: Literal["bf16", "fp32"] = Field(
+        "fp32", description="how the untouched base beside the policy is held; bf16 acts where products are taken in bf16"
+    )
 
     def bf16(self, precise: bool) -> bool:
         """Whether matrix products are taken in bf16; `precise` where there is no GPU."""
         return self.dtype == "bf16" or (self.dtype == "auto" and not precise)
+
+    def base_in_bf16(self, precise: bool) -> bool:
+        """Whether the untouched base is held in bf16."""
+        return self.frozen == "bf16" and self.bf16(precise)
 
     def parts(self, batch: int) -> int:
         """Micro-batches of a batch whose parts must be of equal size. Raises InputError when they cannot be."""
@@ -50,9 +62,14 @@ class TrainingSize(BaseModel):
             raise ValueError("`card` chooses micro_batch and activation_checkpointing; leave it out to set them yourself")
         return self
 
+    def unsaid(self) -> set[str]:
+        """Settings that leave a study what it was before there were such settings."""
+        return {"frozen"} if self.frozen == "fp32" else set()
+
     def inputs(self) -> dict[str, Any]:
-        """What keys are made of: the dials that are not at their default."""
-        return self.model_dump(exclude_defaults=True)
+        """What keys are made of: the dials that are not at their default, and whether a server samples, wherever it is."""
+        server = {"rollouts": "server"} if self.rollouts else {}
+        return self.model_dump(exclude_defaults=True, exclude={"rollouts"}) | server
 
 
 WHOLE = TrainingSize()

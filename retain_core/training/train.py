@@ -35,7 +35,7 @@ def train(
     """
     from retain_core.training import ranks
     from retain_core.training.adapters import plain_state, save_plain
-    from retain_core.training.policy.build import frozen_base
+    from retain_core.training.held import frozen_base
     from retain_core.training.record import Recorder, TrainingRecord, together
     from retain_core.training.resume import Unfinished
 

@@ -586,9 +586,9 @@ COMMENT ON COLUMN overlap."n_items" IS 'items (count)';
 COMMENT ON COLUMN overlap."n_exact" IS 'items whose prompt is a prompt of the text (count)';
 COMMENT ON COLUMN overlap."n_near" IS 'those, and items that are equal but for case, punctuation and white space, or of whose sequences of eight words at least half stand in the text, answers included (count)';
 
-COMMENT ON TABLE left_out IS 'A row per row of the study''s own files that was left out because it was bad; none unless the study allows it (data)';
+COMMENT ON TABLE left_out IS 'A row per row of the study''s files that was left out because it was bad or too long; none unless the study allows it (data)';
 COMMENT ON COLUMN left_out."study" IS 'name of the study';
-COMMENT ON COLUMN left_out."part" IS 'train, items or retention of a target, or the name of the benchmark';
+COMMENT ON COLUMN left_out."part" IS 'train, items or retention of a target, off_style or in_style of an expert''s answers, or the name of the benchmark';
 COMMENT ON COLUMN left_out."file" IS 'the file';
 COMMENT ON COLUMN left_out."line" IS 'its line, counted from 1 (count)';
 COMMENT ON COLUMN left_out."reason" IS 'what is wrong with it';

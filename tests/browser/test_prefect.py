@@ -48,3 +48,17 @@ def test_the_artifact_pages_show_the_table_and_the_verdict(prefect_server, watch
     page.get_by_role("heading", name="smoke: withheld").wait_for()
     page.get_by_role("cell", name="learning_rate_0").wait_for()
     page.locator("code", has_text="/reports/smoke/index.html").wait_for()
+
+
+def test_runs_are_filtered_by_the_tags_of_their_study(prefect_server, watched: Watched):
+    page = watched.page
+    page.set_default_timeout(PATIENCE)
+    found = page.get_by_role("link", name="smoke", exact=True)
+    for tag, expected in (("study:smoke", 1), ("study:another", 0)):
+        page.goto(f"{prefect_server}/v2/runs")
+        found.first.wait_for()
+        box = page.get_by_placeholder("All tags")
+        box.fill(tag)
+        box.press("Enter")
+        page.get_by_text("1 Flow run" if expected else "No runs match your filters").first.wait_for()
+        assert found.count() == expected

@@ -13,6 +13,7 @@ PARTS = {
     "sft": {"tokens_per_second", "share_of_rate", "estimated_bytes", "seconds_to_prepare"},
     "grpo": {"seconds_sampling", "seconds_log_probabilities", "seconds_update", "sampling_over_library"},
     "evaluation": {"items_per_second"},
+    "passes": {"peak_bytes", "estimated_bytes"},
     "resume": {"killed", "killed_and_whole"},
 }
 

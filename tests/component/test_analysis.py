@@ -741,3 +741,37 @@ def test_planted_flips_are_as_many_as_planned():
     found = scores.drops(scores.retention[0], scores.cells[0].last())
     assert found.mean() == pytest.approx(0.2, abs=0.02)
     assert (found < 0).mean() == pytest.approx(0.2 * FOUND, abs=0.01)
+
+
+# Hardly an item
+
+
+@pytest.mark.parametrize("primary", [PRIMARY, {**PRIMARY, "at_gain": None, "at": "last"}])
+@pytest.mark.parametrize("place", [0, 3, "gain"])
+@pytest.mark.parametrize("chosen", [0, 1, 149, 150])
+def test_a_half_without_items_is_a_missing_figure_with_its_reason(tmp_path, primary, place, chosen):
+    """Not an error after a night of training; what stands on all items stays."""
+    scores = made_scores(primary=primary)
+    few = np.arange(150) < chosen
+
+    def cut(questions):
+        return replace(questions, select=few)
+
+    if place == "gain":
+        scores.gain, scores.exact = cut(scores.gain), cut(scores.exact)
+    else:
+        scores.retention[place] = cut(scores.retention[place])
+    name = TARGET if place == "gain" else RETENTION[place]
+    half, items = ("select", chosen) if chosen < 2 else ("report", 150 - chosen)
+    curves = Curves(scores)
+    found = contrasts(scores, curves, declared(scores, 1, 0.05, None))
+    assert matched_points(curves, (0.1,)) == []
+    assert front_points(curves) == []
+    assert found[0].primary
+    assert np.isnan(found[0].interval.estimate)
+    assert f"no figure: {name} has {items} items in the half {half}, and 2 are needed" in found[0].rule
+    assert found[0].word == "inconclusive"
+    assert all(np.isfinite(one.interval.estimate) for one in found[1:] if one.at == "last")
+    assert len(cell_intervals(scores)) > 10
+    fill(tmp_path / "w.duckdb", scores).close()
+    write_report(tmp_path / "w.duckdb", tmp_path, "made")

@@ -61,7 +61,7 @@ def test_a_line_separator_ends_no_item(world, tmp_path):
 def test_collator_pads_without_touching_the_loss(world):
     tokenizer = build_tokenizer(world.entities)
     rows = [_Mixture(world, tokenizer, 8)[i] for i in range(8)]
-    batch = _Collator(tokenizer)(rows)
+    batch = _Collator(tokenizer, 1)(rows)
     assert int(batch["attention_mask"].sum()) == sum(len(r["input_ids"]) for r in rows)
     assert bool((batch["labels"][batch["attention_mask"] == 0] == -100).all())
 

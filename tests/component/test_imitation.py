@@ -159,7 +159,7 @@ def test_sgd_takes_the_plain_step(base, tmp_path):
 
 
 def test_kl_0_needs_no_reference_model(base, tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(*_):
         raise AssertionError("a reference was loaded")
 
     monkeypatch.setattr("retain_core.training.frozen.frozen_base", refuse)

@@ -1,17 +1,22 @@
 """`retain rehearse`: the published studies go through, small; planted faults do not, each with one sentence."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 
 import pytest
 import yaml
 
+from retain_core import workers
 from retain_core.errors import InputError, RetainError
+from retain_core.judge.wildguard import question, verdict_of
 from retain_core.published.studies import paper_studies
 from retain_core.rehearse.data import check_golds, raw_rows
 from retain_core.rehearse.families import FAMILIES
+from retain_core.rehearse.judge import VERDICTS
 from retain_core.rehearse.models import build_model, build_tokenizer, shape_of, tiny_config
 from retain_core.rehearse.reward import SHARE, accepted
 from retain_core.rehearse.rows import CONSTRAINTS, MADE
@@ -21,6 +26,7 @@ from tests.language import sentence_tables
 
 PAPER = ROOT / "studies" / "paper"
 MODELS = sorted({study["base"]["model"] for study in paper_studies().values()})
+ONE_PER_TARGET = ("qwen2.5-1.5b-countdown", "llama-3.2-1b-ifeval", "qwen2.5-7b-mmlu")
 TEXTS = ["Add 3 and 4.", "Which colour is it?"] * 10
 EXCHANGES = [(f"Add {n} and 4.", f"It is {n + 4}.") for n in range(32)]
 
@@ -32,17 +38,18 @@ def rehearsed(path, home, rows=None):
     return said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", paper_studies())
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ONE_PER_TARGET else pytest.mark.slow) for n in paper_studies()]
+)
 def test_a_published_study_goes_through(name, tmp_path):
-    said = rehearsed(PAPER / f"{name}.yaml", tmp_path / "home")
-    text = "\n".join(said)
-    assert f"REHEARSAL of {name}" in text
-    assert "11 arms" in text
-    read = re.search(r"verifiers read ([\d,]+) answers: \d+ right, \d+ wrong, failed on 0", text)
-    assert read, text
+    done = retain("rehearse", str(PAPER / f"{name}.yaml"), "--home", str(tmp_path / "home"), home=tmp_path / "unused")
+    assert done.returncode == 0, done.stderr
+    assert f"REHEARSAL of {name}" in done.stdout
+    assert "11 arms" in done.stdout
+    read = re.search(r"verifiers read ([\d,]+) answers: \d+ right, \d+ wrong, failed on 0", done.stdout)
+    assert read, done.stdout
     assert int(read[1].replace(",", "")) > 500
-    assert said[-2].startswith(f"{name}: rehearsed in ")
+    assert done.stdout.splitlines()[-2].startswith(f"{name}: rehearsed in ")
     assert (tmp_path / "home" / "reports" / name / "index.html").is_file()
 
 
@@ -246,6 +253,49 @@ def test_made_up_rows_have_the_columns_of_the_hub_and_verifiers_tell_their_answe
     if name == "rlvr_ifeval":
         assert {row["func_name"] for row in [*found.train, *found.items]} == set(CONSTRAINTS)
         assert len(CONSTRAINTS) == 25
+
+
+def test_the_small_judge_gives_a_verdict_on_whatever_it_reads_and_stops(tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    taught = [(question(TEXTS[n % 2], f"It is {n}."), VERDICTS[n % len(VERDICTS)]) for n in range(32)]
+    shape = shape_of("judge", "allenai/wildguard", None)
+    build_model("judge", shape, tmp_path, [text for text, _ in taught], taught, sayings=VERDICTS)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    for answer in ("", "blue " * 40, "Harmful response: no", "\N{SNOWMAN} und \n\n 7 + 3 = 10"):
+        ids = torch.tensor([tokenizer(question("How do I feed it?", answer), add_special_tokens=False)["input_ids"]])
+        said = model.generate(ids, do_sample=False, max_new_tokens=8)[0, ids.shape[1] :]
+        assert said[-1] == tokenizer.eos_token_id
+        assert verdict_of(tokenizer.decode(said, skip_special_tokens=True)).readable
+
+
+def test_a_model_that_does_not_learn_its_sayings_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("retain_core.rehearse.models.MOST_TAUGHT", 0)
+    taught = [(question(text, "No."), VERDICTS[0]) for text in TEXTS]
+    with pytest.raises(RetainError, match=r"^judge: a small mistral did not learn to say what it was taught"):
+        build_model("judge", shape_of("judge", "allenai/wildguard", None), tmp_path, TEXTS, taught, sayings=VERDICTS)
+
+
+def test_a_kept_process_goes_on_to_the_next_job_and_ends_with_the_block(tmp_path):
+    def job(**otherwise):
+        arguments = {"wanted": [], "told": str(tmp_path / "told.json")} | otherwise
+        workers.run_job("rehearsal_models", arguments, tmp_path / "job.log")
+        return {process.pid for process in workers._live}
+
+    workers.warm_up(1)
+    with workers.kept():
+        first = job()
+        assert len(first) == 1
+        with pytest.raises(RetainError, match=r"(?s)^ValidationError: .*job.log\)$"):
+            job(wanted=[{}])
+        assert job() == first, "a job that fails leaves its process as it was"
+        os.kill(*first, signal.SIGKILL)
+        with pytest.raises(RetainError, match=r"the process of job was killed \(exit code -9\)"):
+            job()
+        assert job().isdisjoint(first)
+    assert not workers._live
+    assert not job(), "without the block a process ends with its job"
 
 
 def test_about_the_share_is_accepted_and_the_same_answer_always():

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
@@ -12,7 +13,7 @@ from retain_core.run import log_tracking, open_study, run_all
 from retain_core.study_file import load_study
 from retain_core.warehouse.query import open_warehouse
 from tests.component.test_tracking import Logged
-from tests.conftest import ROOT, environment, mlflow_server, settings_at
+from tests.conftest import ROOT, environment, mlflow_server, serving_prefect, settings_at
 from tests.door import Door
 
 pytestmark = pytest.mark.timeout(600)
@@ -73,6 +74,15 @@ def begin(study, home, api, **settings):
     return subprocess.Popen(command, cwd=ROOT, env=environment(home) | {"PREFECT_API_URL": f"{api}/api"} | settings, **streams)
 
 
+def arm_begun(process, home):
+    """Wait until the arm is being trained. Returns its log."""
+    log = home / "logs" / "smoke" / "sft_in_style-lr1e-3-s0.log"
+    while not log.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    return log
+
+
 def finished(process, home):
     """What a process said of Prefect, when it ended well and everything is there."""
     out, err = process.communicate(timeout=400)
@@ -94,12 +104,22 @@ def test_a_study_runs_where_prefect_does_not_answer(home, smoke_study, tmp_path)
 
 def test_a_study_goes_on_when_prefect_goes_away_in_the_middle(home, smoke_study, tmp_path, fresh_prefect):
     door = Door(fresh_prefect)
-    log = home / "logs" / "smoke" / "sft_in_style-lr1e-3-s0.log"
     process = begin(more(smoke_study, tmp_path), home, door.address, PREFECT_CLIENT_MAX_RETRIES="1")
-    while not log.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    log = arm_begun(process, home)
     door.close()
     said = finished(process, home)
     assert said.count("Prefect's API does not answer") == 1
+    assert log.read_text().count("trained 4 updates") == 1
+
+
+@pytest.mark.slow
+def test_a_study_outlives_a_restart_of_prefect(home, smoke_study, tmp_path):
+    server = tmp_path / "server"
+    (server / "prefect").mkdir(parents=True)
+    with serving_prefect(server) as address:
+        process = begin(more(smoke_study, tmp_path), home, address)
+        log = arm_begun(process, home)
+    with serving_prefect(server, port=urlsplit(address).port):
+        said = finished(process, home)
+    assert said.count("Prefect's API does not answer") <= 1
     assert log.read_text().count("trained 4 updates") == 1

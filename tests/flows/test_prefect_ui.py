@@ -31,7 +31,7 @@ def test_runs_are_named_and_tagged_by_what_they_do(seen):
     arms = {"sft lr=1e-3 seed=0": "sft", "grpo lr=1e-3 seed=0": "grpo", "learning_rate_0 lr=0 seed=0": "learning_rate_0"}
     assert arms.keys() <= tasks.keys()
     for name, run in tasks.items():
-        own = {f"method:{arms[name]}", "seed:0"} if name in arms else set()
+        own = {f"method:{arms[name]}"} if name in arms else set()
         assert set(run.tags) == TAGS | own, name
 
 

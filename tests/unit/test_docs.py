@@ -11,12 +11,14 @@ from typer.main import get_command
 
 from flows.cli import app
 from retain_core.evaluation.generation import Generation
+from retain_core.evaluation.size import EvaluationSize
 from retain_core.judge.benchmark import Judge
 from retain_core.lab.spec import LabSpec
 from retain_core.methods import CONTROLS, DIALS, NAMED
 from retain_core.own.target import TargetFiles
 from retain_core.settings import Settings
 from retain_core.study import Budget, Cross, Data, Execution, Primary, Retention, Study
+from retain_core.training.rollouts.setting import RolloutServer
 from retain_core.training.size import TrainingSize
 from retain_core.warehouse.load import connect
 from tests.conftest import ROOT
@@ -107,6 +109,8 @@ def test_every_study_key_dial_method_and_control_is_documented():
         Execution,
         LabSpec,
         TrainingSize,
+        RolloutServer,
+        EvaluationSize,
         Judge,
         Generation,
     ):

@@ -28,7 +28,7 @@ def expert_trainer(
     spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any], traces: Artifact | None = None
 ) -> Any:
     """(trainer, what it counted when it is done) for SFT on a text that is fixed beforehand."""
-    base = FrozenBase(path, tokenizer, target.longest_answer)
+    base = FrozenBase(path, tokenizer, target.longest_answer, spec.size.base_in_bf16(common["precise"]))
     added = extras(spec, base, tokenizer, target)
     sequences = spec.updates * (spec.sequences_per_update - added.replayed)
     exchanges = _text(spec, base, target, sequences, traces)

@@ -10,13 +10,15 @@ from datasets import Dataset
 
 from retain_core.arms import ArmSpec
 from retain_core.errors import RetainError
+from retain_core.passes import tokens_at_once
 from retain_core.training import ranks
-from retain_core.training.encode import encode_exchanges, loss_per_token
+from retain_core.training.encode import encode_exchanges, encode_prompts, loss_per_token
 from retain_core.training.frozen import FrozenBase
 from retain_core.training.imitation.trainer import ImitationTrainer, Row, extras, settings
 from retain_core.training.record import TrainingRecord
 from retain_core.training.rewards import judged
-from retain_core.training.sampling import sample_answers
+from retain_core.training.rollouts.policy import Rollouts, rollouts_of
+from retain_core.training.sampling import as_answers, sample_answers
 from retain_core.training.stream import Stream
 from retain_core.training.target import Problem, Target
 
@@ -37,9 +39,11 @@ class SelfSamplingTrainer(ImitationTrainer):
     """
 
     def __init__(
-        self, *args: Any, target: Target, dials: dict[str, Any], staleness: int, sampling_seed: int, **kwargs: Any
-    ) -> None:
+        self, *args: Any, target: Target, dials: dict[str, Any], staleness: int, sampling_seed: int,
+        rollouts: Rollouts | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
+        self._rollouts = rollouts
         self._problems, self._longest = Stream(target.problems(sampling_seed)), target.longest_answer
         self._dials, self._staleness = dials, staleness
         self._order = random.Random(f"pool {sampling_seed}")
@@ -100,16 +104,27 @@ class SelfSamplingTrainer(ImitationTrainer):
             self.style_distance = loss_per_token(self.model, rows, self.processing_class.pad_token_id)
         self._pool = [(prompt, row) for (prompt, _), row in zip(right, rows, strict=True)]
         self._queue = []
-        self.log({"pool": float(len(right)), "reward": rate})
+        gap = self._rollouts.gap if self._rollouts else {}
+        self.log({"pool": float(len(right)), "reward": rate, **gap})
 
     def _right(self, problems: list[Problem]) -> list[tuple[str, str]]:
-        answers = sample_answers(
-            self.model, self.processing_class, [p.prompt for p in problems],
-            temperature=self._dials["temperature"], max_new_tokens=self._longest,
-        )  # fmt: skip
+        answers = self._answers([p.prompt for p in problems])
         self.tokens_generated += sum(tokens for _, _, tokens in answers)
         right = judged(problems, [(text, finished) for text, finished, _ in answers])
         return [(problem.prompt, text) for problem, (text, *_), kept in zip(problems, answers, right, strict=True) if kept]
+
+    def _answers(self, prompts: list[str]) -> list[tuple[str, bool, int]]:
+        tokenizer, temperature = self.processing_class, self._dials["temperature"]
+        if self._rollouts is None:
+            return sample_answers(
+                self.model, tokenizer, prompts,
+                temperature=temperature, max_new_tokens=self._longest, at_once=tokens_at_once(self.model.config),
+            )  # fmt: skip
+        rows = self._rollouts.sample(
+            self.model, encode_prompts(tokenizer, prompts), update=self.state.global_step, temperature=temperature,
+            longest=self._longest, bf16=self.args.bf16,
+        )  # fmt: skip
+        return as_answers(tokenizer, rows)
 
     def _draw(self) -> Row:
         if not self._queue:
@@ -121,7 +136,7 @@ class SelfSamplingTrainer(ImitationTrainer):
 
 def own_answers_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Target, common: dict[str, Any]) -> Any:
     """(trainer, what it counted when it is done) for SFT on the model's own right answers."""
-    base = FrozenBase(path, tokenizer, target.longest_answer)
+    base = FrozenBase(path, tokenizer, target.longest_answer, spec.size.base_in_bf16(common["precise"]))
     added = extras(spec, base, tokenizer, target)
     seed, counted = spec.seed or 0, spec.updates * (spec.sequences_per_update - added.replayed)
     placeholder = {"input_ids": [tokenizer.eos_token_id], "labels": [tokenizer.eos_token_id]}
@@ -129,6 +144,7 @@ def own_answers_trainer(spec: ArmSpec, path: Path, tokenizer: Any, target: Targe
         **settings(spec, path, tokenizer, added, common, "random"),
         train_dataset=Dataset.from_list([placeholder] * counted), target=target, dials=spec.config,
         staleness=spec.config.get("staleness", spec.updates), sampling_seed=seed,
+        rollouts=rollouts_of(spec, tokenizer, common["out"], next(target.problems(seed)).prompt),
     )  # fmt: skip
 
     def count(done: SelfSamplingTrainer) -> TrainingRecord:

@@ -9,17 +9,20 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from retain_core.arms import ArmSpec
+from retain_core.passes import tokens_at_once
 from retain_core.training import configs
 from retain_core.training.adapters import adapters
 from retain_core.training.encode import IGNORED, encode_prompts, user_turn
+from retain_core.training.held import frozen_base, reading
 from retain_core.training.notes import drawn_once
 from retain_core.training.policy.ppo import Critic, PPOTrainer
 from retain_core.training.policy.trainer import PolicyTrainer
 from retain_core.training.record import TrainingRecord
 from retain_core.training.rewards import Reward
+from retain_core.training.rollouts.policy import rollouts_of
 from retain_core.training.sampling import sample_ids
 from retain_core.training.target import Problem, Target
 
@@ -35,13 +38,15 @@ def policy_trainer(spec: ArmSpec, base: Path, tokenizer: Any, target: Target, co
     prompts = batches * slices * spec.sequences_per_update // dials["group_size"]
     problems: list[Problem] = list(islice(target.problems(seed), prompts))
     reward = Reward(dials["reward"], seed, tokenizer.eos_token_id, {p.prompt: p for p in problems})
-    frozen, retention = frozen_base(base) if dials["kl"] else None, None
+    frozen = frozen_base(base, spec.size.base_in_bf16(common["precise"])) if dials["kl"] else None
+    retention = None
     if frozen is not None and dials["kl_prompts"] == "retention":
         retention = base_answers(lambda: frozen, tokenizer, target, seed, spec.updates * spec.sequences_per_update)
     settings: dict[str, Any] = {
         "model": str(base), "args": configs.grpo_config(dials, target.longest_answer, epochs=epochs, slices=slices, **common),
         "processing_class": tokenizer, "reward_funcs": reward, "retention": retention,
         "base": frozen, "peft_config": adapters(dials), "size": spec.size,
+        "rollouts": rollouts_of(spec, tokenizer, common["out"], problems[0].prompt),
         "train_dataset": Dataset.from_list([{"prompt": user_turn(p.prompt)} for p in problems]),
     }  # fmt: skip
     if dials["algorithm"] == "ppo":
@@ -59,12 +64,6 @@ def reuse(dials: dict[str, Any], updates: int) -> tuple[int, int]:
     return 1, min(dials["staleness"], updates)
 
 
-def frozen_base(base: Path) -> PreTrainedModel:
-    """The base as a reference: no gradient, no dropout, in float32, where the training runs."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval().requires_grad_(False)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def base_answers(
     base: Callable[[], PreTrainedModel], tokenizer: Any, target: Target, seed: int, count: int
 ) -> list[dict[str, list[int]]]:
@@ -75,9 +74,11 @@ def base_answers(
     prompts = [prompt for prompt, _ in islice(target.retention(seed), count)]
 
     def draw() -> list[list[int]]:
-        with torch.random.fork_rng():
+        model = base()
+        with torch.random.fork_rng(), reading(model):
             torch.manual_seed(seed)
-            return sample_ids(base(), tokenizer, prompts, temperature=1.0, max_new_tokens=RETENTION_NEW_TOKENS)
+            at_once = tokens_at_once(model.config)
+            return sample_ids(model, tokenizer, prompts, temperature=1.0, max_new_tokens=RETENTION_NEW_TOKENS, at_once=at_once)
 
     asked = encode_prompts(tokenizer, prompts)
     return [

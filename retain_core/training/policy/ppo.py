@@ -76,8 +76,9 @@ class PPOTrainer(PolicyTrainer):
     def _log_ratio(self, scored: dict[str, Any]) -> torch.Tensor:
         policy, base = self.completion_logits(self.model, scored), self.completion_logits(self.base, scored)
         tokens, counted = scored["completion_ids"], scored["completion_mask"]
-        self._metrics["train"]["kl"].append(ranks.mean(kl_penalty(policy, base, tokens, counted, "k3").item()))
-        return log_ratio(policy, base, tokens) * counted
+        penalty = kl_penalty(policy, base, tokens, counted, "k3", self.temperature)
+        self._metrics["train"]["kl"].append(ranks.mean(penalty.item()))
+        return log_ratio(policy, base, tokens, self.temperature) * counted
 
     def _penalty(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor | None:
         return None if self.dials["kl_prompts"] == "target" else super()._penalty(model, inputs)

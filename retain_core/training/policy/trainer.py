@@ -13,6 +13,7 @@ from retain_core.training.kl import kl_on_text, kl_penalty
 from retain_core.training.policy.advantages import group_advantages
 from retain_core.training.policy.sampler import refresh, sampling_copy
 from retain_core.training.policy.slices import mixed
+from retain_core.training.rollouts.policy import Rollouts
 from retain_core.training.size import WHOLE, TrainingSize, compile_layers
 
 if TYPE_CHECKING:
@@ -33,12 +34,17 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         base: PreTrainedModel | None,
         retention: list[dict[str, list[int]]] | None,
         size: TrainingSize = WHOLE,
+        rollouts: Rollouts | None = None,
         **kwargs: Any,
     ) -> None:
-        """`base` is None where `kl` is 0; `retention` holds `sequences_per_update` rows for every update."""
+        """`base` is None where `kl` is 0; `retention` holds `sequences_per_update` rows for every update.
+
+        `rollouts` samples in place of the trainer.
+        """
         super().__init__(*args, **kwargs)
         alone = self.accelerator.num_processes == 1
-        self._sampler = sampling_copy(self.model) if self.args.bf16 and alone and not self.use_vllm else None
+        self._sampler = sampling_copy(self.model) if self.args.bf16 and alone and rollouts is None else None
+        self._rollouts = rollouts
         if size.compile:
             compile_layers(self.model)
         self.dials = dials
@@ -67,15 +73,23 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         assert self._buffered_inputs is not None
         return dict(self._buffered_inputs[self._step % slices])
 
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        if self._rollouts is not None:
+            answers = self._rollouts.sample(
+                self.model, ranks.whole(prompt_ids), update=self.state.global_step, temperature=self.temperature,
+                longest=self.max_completion_length, bf16=self.args.bf16,
+            )  # fmt: skip
+            for name, value in self._rollouts.gap.items():
+                self._metrics["train"][name].append(value)
+            return ranks.share(answers), None
         if self._sampler is None:
             with ranks.drawing_for_all(self.args.generation_batch_size):
-                return super()._generate_single_turn(*args, **kwargs)
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         refresh(self._sampler, self.model)
         policy: Any = self.model_wrapped
         self.model_wrapped: Any = self._sampler
         try:
-            return super()._generate_single_turn(*args, **kwargs)
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         finally:
             self.model_wrapped = policy
 
@@ -114,15 +128,15 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             base_logits = self.completion_logits(self.base, inputs)
         policy_logits = self.completion_logits(model, inputs)
         tokens, counted = inputs["completion_ids"], inputs["completion_mask"]
-        return kl_penalty(policy_logits, base_logits, tokens, counted, self.dials["kl_estimator"])
+        return kl_penalty(policy_logits, base_logits, tokens, counted, self.dials["kl_estimator"], self.temperature)
 
     def completion_logits(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """B x T x vocabulary: the logits that each token of a sample was drawn from, divided by the temperature."""
+        """B x T x vocabulary: the logits that each token of a sample was drawn from, before the temperature."""
         ids, mask = whole(inputs)
         length = inputs["completion_ids"].shape[1]
         with self.accelerator.autocast():
             logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, logits_to_keep=length + 1).logits
-        return logits[:, :-1].float() / self.temperature
+        return logits[:, :-1]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds `clip_share` (of the tokens that count, those whose gradient clipping cut) and `reward_failures` (so far)."""
