@@ -76,9 +76,12 @@ def worker(home, settings, name, folder):
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        for number in (signal.SIGTERM, signal.SIGKILL):  # at the very end of a run it may wait for that run for ever
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+                break
 
 
 def deploy(home, settings):
@@ -140,17 +143,18 @@ class Served:
     told: list[dict[str, Any]]
 
 
-class TestOneWorker:
-    @pytest.fixture(scope="class")
-    def served(self, finished_home, pools, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("served")
-        home = copied(finished_home, folder / "home")
-        with listening() as (address, told):
-            known = pools | PLANTED
-            deploy(home, known)
-            with worker(home, known | {"RETAIN_ALERT_URL": address}, "one", folder / "one"):
-                yield Served(home, known, folder / "one", told)
+@pytest.fixture(scope="class")
+def served(finished_home, pools, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    home = copied(finished_home, folder / "home")
+    with listening() as (address, told):
+        known = pools | PLANTED
+        deploy(home, known)
+        with worker(home, known | {"RETAIN_ALERT_URL": address}, "one", folder / "one"):
+            yield Served(home, known, folder / "one", told)
 
+
+class TestOneWorker:
     def test_arms_on_a_pool_are_those_of_one_process(self, served, home, smoke_study, tmp_path, server_home, database):
         """`home` is the other one, in which the same arms are trained inline."""
         inline, pooled = of_pool(smoke_study, tmp_path)

@@ -13,12 +13,12 @@ pytestmark = pytest.mark.prefect
 RUN = """
 import json
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from flows.simulate import simulate
 simulate(seeds=2, sweep_seeds=2, seed=3)
 with get_client(sync_client=True) as client:
-    mine = FlowFilter(name={"any_": ["simulate"]})
-    runs, artifacts = client.read_flow_runs(flow_filter=mine), client.read_artifacts(flow_filter=mine)
+    runs = client.read_flow_runs(flow_filter=FlowFilter(name={"any_": ["simulate"]}))
+    artifacts = client.read_artifacts(flow_run_filter=FlowRunFilter(id={"any_": [run.id for run in runs]}))
 print(json.dumps({"runs": [[r.name, r.state_type.value] for r in runs], "artifacts": {a.key: a.data for a in artifacts}}))
 """
 
