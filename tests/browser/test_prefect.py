@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import urllib.request
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Watched
 
@@ -60,5 +62,5 @@ def test_runs_are_filtered_by_the_tags_of_their_study(prefect_server, watched: W
         box = page.get_by_placeholder("All tags")
         box.fill(tag)
         box.press("Enter")
-        page.get_by_text("1 Flow run" if expected else "No runs match your filters").first.wait_for()
-        assert found.count() == expected
+        page.wait_for_url(f"**tags={quote(tag, safe='')}*")
+        expect(found).to_have_count(expected, timeout=PATIENCE)
