@@ -296,7 +296,7 @@ def _kill_all_of(worker):
 
 
 def _trains(process, home):
-    """Whether a process holds the lease of an arm."""
-    leases = home / "artifacts" / ".leases"
-    holders = [json.loads((leases / f"{name}.json").read_text()) for name in living(leases) if name.startswith("arm-")]
-    return process.pid in {holder["pid"] for holder in holders}
+    """Whether a process holds the lease of an arm, of which a state is stored."""
+    leases, states = home / "artifacts" / ".leases", home / "artifacts" / ".resume"
+    begun = [name for name in living(leases) if name.startswith("arm-") and any((states / name / "state").glob("*"))]
+    return process.pid in {json.loads((leases / f"{name}.json").read_text())["pid"] for name in begun}
