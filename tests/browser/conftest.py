@@ -44,9 +44,12 @@ class Watched:
             route.continue_()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser; where there is none the test is skipped with the install line, and fails under CI."""
+    """The browser; where there is none the test is skipped with the install line, and fails under CI.
+
+    Open for the tests of one file: while it is, no other test can run an event loop in this process.
+    """
     path = shutil.which("chromium")
     if path is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(INSTALL)

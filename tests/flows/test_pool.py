@@ -279,7 +279,8 @@ def test_the_automation_ends_a_study_whose_machine_was_lost(home, smoke_study, t
         deployment = client.read_deployment_by_name("study-given/by-parameter")
         given = {"study": yaml.safe_load(inline.read_text())}
         run = client.create_flow_run_from_deployment(deployment.id, parameters=given)
-        beats = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+        of_run = {"id": [f"prefect.flow-run.{run.id}"]}
+        beats = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": of_run}}
         until(lambda: httpx.post(f"{pools['PREFECT_API_URL']}/events/filter", json=beats).json()["events"], 200)
         _kill_all_of(machine)
         state = ended(client, run.id, 240)
