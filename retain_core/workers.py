@@ -133,7 +133,7 @@ def stop_all() -> None:
     """End every running job; none starts until `warm_up` is called again."""
     with _lock:
         _stopped.set()
-        running = list(_live)
+        running, waiting = list(_live), list(_idle or ())
         if _idle is not None:
             _idle.clear()
     for process in running:
@@ -142,6 +142,8 @@ def stop_all() -> None:
         process.join(timeout=10)
         if process.is_alive():
             process.kill()
+    for worker in waiting:
+        worker.end(at_once=True)
 
 
 class StoppedError(RetainError):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from retain_core.public.language import has_tables, make_tables
+from retain_core.public.language import make_tables
 
 TEXT = (
     "The lake was calm. Nobody spoke for a while. Then the wind rose, and the boats began to move. Was it time to go home? "
@@ -11,6 +11,5 @@ TEXT = (
 
 
 def sentence_tables(folder: Path) -> None:
-    """Make them below a folder unless nltk finds some."""
-    if not has_tables():
-        make_tables(folder, TEXT)
+    """Make them below a folder, where this process and those that it starts find them."""
+    make_tables(folder, TEXT)
