@@ -318,7 +318,6 @@ def test_a_job_that_fails_with_a_secret_in_its_message_shows_none(tmp_path, monk
 
 PRINTS = """
 import logging, os, sys
-from multiprocessing import Pipe
 from retain_core import jobs, workers
 
 def shout():
@@ -330,8 +329,7 @@ def shout():
     print("half a line", secret, end="")
 
 jobs.shout = shout
-(ours, theirs), (lifeline, parent) = Pipe(), Pipe()
-workers._child("shout", {}, sys.argv[1], theirs, lifeline)
+workers._do("shout", {}, sys.argv[1])
 """
 
 
