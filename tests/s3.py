@@ -21,7 +21,10 @@ def s3_server() -> Iterator[str]:
     pytest.importorskip("moto", reason="pip install 'retain[dev]'")
     from moto.backends import get_backend
     from moto.server import DomainDispatcherApplication, create_backend_app
+    from s3fs import S3FileSystem
     from werkzeug.serving import make_server
+
+    S3FileSystem.clear_instance_cache()  # an instance goes on asking the server that was there when it was made
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=False)
