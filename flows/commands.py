@@ -21,6 +21,7 @@ from retain_core.revisions import more_seeds, revisions_of
 from retain_core.settings import Settings, settings
 from retain_core.store import write_atomically
 from retain_core.study import Study
+from retain_core.supervise import end
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -152,14 +153,12 @@ def _stop_with_temporary_server(*_: object) -> None:
     """Ctrl-C also reaches Prefect's temporary server; telling a dead server of the end would take minutes."""
     import psutil
 
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        child.terminate()
-    for child in psutil.wait_procs(children, timeout=10)[1]:
-        child.kill()
-    _say_stopped()
-    sys.stderr.flush()
-    os._exit(STOPPED)
+    try:
+        end(psutil.Process().children(recursive=True), grace=10)
+        _say_stopped()
+        sys.stderr.flush()
+    finally:
+        os._exit(STOPPED)
 
 
 def _wall_times(record: Path, seconds: float, cached: bool) -> str:

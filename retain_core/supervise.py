@@ -78,16 +78,23 @@ def end_all(home: Path, name: str | None = None) -> int:
     import psutil
 
     found = marked(home, name)
-    for process in found:
-        _quietly(process.terminate)
     deadline = time.monotonic() + GRACE_SECONDS
-    for process in psutil.wait_procs(found, timeout=GRACE_SECONDS)[1]:
-        _quietly(process.kill)
+    end(found, GRACE_SECONDS)
     while (late := marked(home, name)) and time.monotonic() < deadline + GRACE_SECONDS:  # started while others ended
         for process in late:
             _quietly(process.kill)
         psutil.wait_procs(late, timeout=1)
     return len(found)
+
+
+def end(processes: list[Any], grace: float) -> None:
+    """Ask processes (psutil.Process) to end and, after `grace` seconds, kill those that did not; any may be gone already."""
+    import psutil
+
+    for process in processes:
+        _quietly(process.terminate)
+    for process in psutil.wait_procs(processes, timeout=grace)[1]:
+        _quietly(process.kill)
 
 
 def marked(home: Path, name: str | None = None) -> list[Any]:
