@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from uuid import UUID
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling, Crashed, State
 
 from retain_core import workers
@@ -33,6 +36,7 @@ BEGINS = 90.0
 STARTS = 3
 """How often an arm is started whose worker was lost."""
 
+Answer = TypeVar("Answer")
 log = logging.getLogger("retain")
 
 
@@ -52,11 +56,15 @@ def run_on_pool(arm: ArmSpec, pool: str, store: Store) -> str:
 
 
 def _run_once(arm: ArmSpec, pool: str, store: Store) -> State:
-    parameters = {"spec": arm.model_dump(mode="json"), "key": arm.key}
+    parameters, once = {"spec": arm.model_dump(mode="json"), "key": arm.key}, uuid4().hex
     try:
-        started = run_deployment(
-            f"arm/{pool}", parameters=parameters, flow_run_name=arm_name(arm), timeout=0, tags=arm_tags(arm)
-        )
+        started = _answered(
+            lambda: run_deployment(
+                f"arm/{pool}", parameters=parameters, flow_run_name=arm_name(arm), timeout=0, tags=arm_tags(arm),
+                idempotency_key=once,
+            ),
+            begun=False,
+        )  # fmt: skip
     except ObjectNotFound:
         raise InputError(
             f"there is no deployment arm/{pool}: make the pool with `prefect work-pool create {pool} --type process`, then "
@@ -70,24 +78,38 @@ def _run_once(arm: ArmSpec, pool: str, store: Store) -> State:
             raise
 
 
+def _answered(ask: Callable[[], Answer], *, begun: bool) -> Answer:
+    """What Prefect's API answers; asked again while it has too much to do, after the retries of its own client.
+
+    Of a run that has `begun` also while it is away: the run goes on without it. One that has not can do without Prefect.
+    """
+    while True:
+        workers.raise_if_stopped()
+        try:
+            return ask()
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            away = isinstance(error, httpx.TransportError)
+            if (away and not begun) or not (away or error.response.is_server_error):
+                raise
+            why = str(error).partition("\n")[0] or type(error).__name__
+            log.warning("Prefect's API does not answer (%s); asking again", why)
+        time.sleep(POLL)
+
+
 def _joined(client: SyncPrefectClient, run: UUID, store: Store) -> State:
     """The state in which a run ended, or Crashed where its process is gone."""
     name, since = "", time.monotonic()
     while True:
-        workers.raise_if_stopped()
-        try:
-            state = client.read_flow_run(run).state
-            if state is not None and state.is_final():
-                return state
-            now = time.monotonic()
-            if state is None or state.name != name or (state.is_running() and lease_of(str(run)) in store.living()):
-                name, since = state.name or "" if state else "", now
-            elif now - since > _patience(state):
-                crashed = Crashed(message="its process is gone")
-                client.set_flow_run_state(run, crashed, force=True)
-                return crashed
-        except httpx.TransportError as error:
-            log.warning("Prefect's API does not answer (%s); asking again", error)
+        state = _answered(lambda: client.read_flow_run(run).state, begun=True)
+        if state is not None and state.is_final():
+            return state
+        now = time.monotonic()
+        if state is None or state.name != name or (state.is_running() and lease_of(str(run)) in store.living()):
+            name, since = state.name or "" if state else "", now
+        elif now - since > _patience(state):
+            crashed = Crashed(message="its process is gone")
+            _answered(partial(client.set_flow_run_state, run, crashed, force=True), begun=True)
+            return crashed
         time.sleep(POLL)
 
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.browser
 METHODS, RATES, SEEDS, ITEMS = 25, (1e-4, 3e-4), (0, 1, 2, 3), 60
 
 
+@pytest.mark.slow
 def test_the_page_of_two_hundred_arms_is_small_and_says_what_it_leaves_out(tmp_path, watched: Watched):
     methods = {f"method_{i:02d}": Truth(gain=0.1 + i / 100, drop=i / 120) for i in range(METHODS)}
     scores = made_scores(methods, rates=RATES, seeds=SEEDS, n=ITEMS, seed_sd=0.01)

@@ -746,32 +746,38 @@ def test_planted_flips_are_as_many_as_planned():
 # Hardly an item
 
 
+def cut(place, chosen, primary=PRIMARY):
+    """A study with `chosen` of 150 items of a benchmark in the half `select`; that benchmark's name, and what half is short."""
+    scores, few = made_scores(primary=primary), np.arange(150) < chosen
+    half = f"{chosen} items in the half select" if chosen < 2 else f"{150 - chosen} items in the half report"
+    if place == "gain":
+        scores.gain, scores.exact = (replace(questions, select=few) for questions in (scores.gain, scores.exact))
+        return scores, TARGET, half
+    scores.retention[place] = replace(scores.retention[place], select=few)
+    return scores, RETENTION[place], half
+
+
 @pytest.mark.parametrize("primary", [PRIMARY, {**PRIMARY, "at_gain": None, "at": "last"}])
 @pytest.mark.parametrize("place", [0, 3, "gain"])
 @pytest.mark.parametrize("chosen", [0, 1, 149, 150])
-def test_a_half_without_items_is_a_missing_figure_with_its_reason(tmp_path, primary, place, chosen):
+def test_a_half_without_items_is_a_missing_figure_with_its_reason(primary, place, chosen):
     """Not an error after a night of training; what stands on all items stays."""
-    scores = made_scores(primary=primary)
-    few = np.arange(150) < chosen
-
-    def cut(questions):
-        return replace(questions, select=few)
-
-    if place == "gain":
-        scores.gain, scores.exact = cut(scores.gain), cut(scores.exact)
-    else:
-        scores.retention[place] = cut(scores.retention[place])
-    name = TARGET if place == "gain" else RETENTION[place]
-    half, items = ("select", chosen) if chosen < 2 else ("report", 150 - chosen)
+    scores, name, half = cut(place, chosen, primary)
     curves = Curves(scores)
     found = contrasts(scores, curves, declared(scores, 1, 0.05, None))
     assert matched_points(curves, (0.1,)) == []
     assert front_points(curves) == []
     assert found[0].primary
     assert np.isnan(found[0].interval.estimate)
-    assert f"no figure: {name} has {items} items in the half {half}, and 2 are needed" in found[0].rule
+    assert f"no figure: {name} has {half}, and 2 are needed" in found[0].rule
     assert found[0].word == "inconclusive"
     assert all(np.isfinite(one.interval.estimate) for one in found[1:] if one.at == "last")
     assert len(cell_intervals(scores)) > 10
+
+
+@pytest.mark.parametrize(("place", "chosen"), [(0, 0), (3, 149), ("gain", 150)])
+def test_a_study_without_such_a_figure_has_a_page_that_says_why(tmp_path, place, chosen):
+    scores, name, half = cut(place, chosen)
     fill(tmp_path / "w.duckdb", scores).close()
     write_report(tmp_path / "w.duckdb", tmp_path, "made")
+    assert f"{name} has {half}, and 2 are needed" in (tmp_path / "made" / "index.html").read_text()

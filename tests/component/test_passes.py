@@ -495,6 +495,7 @@ def test_a_model_is_read_and_scored_in_the_precision_of_the_study(base_model, sm
     assert {p.dtype for p in Divergences(smoke_plan.base_path, samples, HALVED)._base.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_a_study_runs_with_precision_and_budget_from_the_base_to_the_page(tmp_path, folder):
     import duckdb
 

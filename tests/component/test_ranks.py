@@ -86,6 +86,7 @@ def test_two_processes_come_to_what_one_comes_to(base, tmp_path):
         same_as_one(base, tmp_path, label, found)
 
 
+@pytest.mark.slow
 def test_so_they_do_with_weights_in_shards(base, tmp_path):
     for label, found in in_two(base, tmp_path / "two", "fsdp", IN_SHARDS).items():
         assert found["shards"] > 0, label
@@ -112,6 +113,7 @@ def in_processes(smoke_study, tmp_path, updates=4):
     return study, one
 
 
+@pytest.mark.slow
 def test_a_study_with_two_processes_an_arm(home, smoke_study, tmp_path):
     """The arms are others than those of one process, and what is measured of them is the same."""
     two, one = in_processes(smoke_study, tmp_path)
@@ -172,6 +174,7 @@ def test_a_process_that_is_killed_ends_all_and_they_go_on(home, smoke_study, tmp
     assert not states.exists()
 
 
+@pytest.mark.slow
 def test_the_first_process_that_fails_says_why(home, smoke_study, tmp_path):
     """No loss is a number at this rate; the sentence comes from within the processes."""
     two, _ = in_processes(smoke_study, tmp_path)

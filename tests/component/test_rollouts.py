@@ -322,6 +322,7 @@ def study_with(smoke_study, folder, address, more=""):
     return file
 
 
+@pytest.mark.slow
 def test_a_study_goes_through_the_server_and_waits_for_one_that_is_away(smoke_study, smoke_plan, home, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

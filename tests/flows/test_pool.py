@@ -181,6 +181,7 @@ class TestOneWorker:
         assert "nothing to train or evaluate" in state.message
         assert served.told == []
 
+    @pytest.mark.slow
     def test_a_nightly_that_fails_raises_an_alert(self, served, tmp_path):
         (tmp_path / "bad.yaml").write_text("study: bad\n")
         with client_of(served.settings) as client:

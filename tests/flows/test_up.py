@@ -78,6 +78,7 @@ def up(tmp_path):
     end_all(one.home)
 
 
+@pytest.mark.slow
 def test_one_command_starts_all_and_one_signal_ends_all(up):
     with Ports() as ports:
         up.start()
