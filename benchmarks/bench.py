@@ -52,7 +52,7 @@ def warm(pairs: int, folder: Path) -> Row:
 
 def flow(pairs: int, folder: Path) -> Row:
     """The flow against the same steps as plain functions, with a server that is already there."""
-    from flows.study import study as study_flow
+    from flows.study import run_study
 
     study, homes = load_study(SMOKE), iter(range(10_000))
     workers.warm_up(1)
@@ -64,7 +64,7 @@ def flow(pairs: int, folder: Path) -> Row:
 
     def by_flow() -> None:
         fresh()
-        study_flow(study)
+        run_study(study)
 
     def by_hand() -> None:
         with open_study(study, fresh()) as running:

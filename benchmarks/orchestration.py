@@ -45,6 +45,7 @@ def measure(counts: Sequence[int], run: Callable[[int], object]) -> list[str]:
         started = time.perf_counter()
         run(count)
         seconds.append(time.perf_counter() - started)
+        print(f"{count} arms: {seconds[-1]:.1f} s", file=sys.stderr, flush=True)
     slope, start = np.polyfit(counts, seconds, 1)
     lines = ["| arms | seconds | seconds an arm | residual |", "|---|---|---|---|"]
     for count, spent in zip(counts, seconds, strict=True):
@@ -67,14 +68,13 @@ def inline(running: Running, count: int) -> None:
     """The arms as tasks of a flow of this process, in processes of their own."""
     from prefect import flow
     from prefect.futures import wait
-    from prefect.task_runners import ThreadPoolTaskRunner
 
-    from flows.study import ARMS_IN_FLIGHT
+    from flows.study import task_runner
     from tasks.steps import submit_arm
 
     nothings(running, count)
 
-    @flow(name="nothings", task_runner=ThreadPoolTaskRunner(max_workers=ARMS_IN_FLIGHT))
+    @flow(name="nothings", task_runner=task_runner(running.study))
     def arms() -> None:
         futures = [submit_arm(running, name) for name in running.missing_arms]
         wait(futures)
@@ -90,10 +90,11 @@ def pool(running: Running, count: int) -> list[float]:
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.sorting import FlowRunSort
 
+    from flows.study import ON_POOL
     from tasks.pool import run_on_pool
 
     nothings(running, count)
-    with ThreadPoolExecutor(max_workers=count) as threads:
+    with ThreadPoolExecutor(max_workers=ON_POOL) as threads:
         found = list(threads.map(lambda arm: run_on_pool(arm.spec, "cpu-pool", running.store), running.plan.arms))
     assert found == [""] * count, found
     with get_client(sync_client=True) as client:

@@ -24,11 +24,13 @@ from tasks.labels import study_tags
 
 log = logging.getLogger("retain")
 
-ARMS_IN_FLIGHT = 64
-"""Task threads; the arms' own slots (cores / threads per arm) decide how many really run."""
+ON_POOL = 64
+"""Arms that are with a work pool at a time; how many of them run is the pool's to say."""
+SPARE = 4
+"""Task threads beside those of the arms that run here: for noise floor and MLflow, and for arms about to begin."""
 
 
-@flow(name="study", flow_run_name="{study.study}", task_runner=ThreadPoolTaskRunner(max_workers=ARMS_IN_FLIGHT))
+@flow(name="study", flow_run_name="{study.study}")
 def study(study: Study) -> None:
     """Measure what post-training costs: prepare, base, arms side by side, load, report, log.
 
@@ -111,7 +113,13 @@ def run_file(file: StudyFile, cached: tuple[str, ...] = ()) -> None:
 def run_study(one: Study) -> None:
     """Run one study under the tags that Prefect's UI filters by."""
     with tags(*study_tags(one)):
-        study(one)
+        study.with_options(task_runner=task_runner(one))(one)
+
+
+def task_runner(one: Study) -> ThreadPoolTaskRunner:
+    """No more threads than have something to do: each asks Prefect's server, and one on SQLite refuses when many do."""
+    inline = one.execution.work_pool is None
+    return ThreadPoolTaskRunner(max_workers=run.parallel_arms(one) + SPARE if inline else ON_POOL)
 
 
 def _api_is_away(error: BaseException | None) -> bool:
