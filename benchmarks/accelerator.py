@@ -45,7 +45,7 @@ FULL: dict[str, Any] = {
     "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
               "intermediate_size": 1024, "vocab_size": 4096},
     "matrix": 8192, "sequences": 64, "asked": 64, "answered": 960, "sampled": 256, "warm": 2, "timed": 3,
-    "batches": (16, 64, 256), "generated": 64, "read": 128,
+    "batches": (16, 64, 256), "generated": 64, "read": 128, "pass": None,
 }  # fmt: skip
 TINY: dict[str, Any] = {
     "shape": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -53,7 +53,7 @@ TINY: dict[str, Any] = {
     "small": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
               "intermediate_size": 64, "vocab_size": 512},
     "matrix": 256, "sequences": 16, "asked": 8, "answered": 16, "sampled": 8, "warm": 1, "timed": 1,
-    "batches": (4, 8), "generated": 4, "read": 16,
+    "batches": (4, 8), "generated": 4, "read": 16, "pass": 256,
 }  # fmt: skip
 SFT_CASES: tuple[dict[str, Any], ...] = (
     {"micro_batch": 8, "compile": True, "profiled": True},
@@ -488,7 +488,7 @@ def passes(base: Path, dials: dict[str, Any], kind: str, dtype: Any) -> dict[str
     from retain_core.evaluation.size import EvaluationSize
     from retain_core.training.memory import evaluation_peak
 
-    size = EvaluationSize(dtype=dtype).fitted_to(base)
+    size = EvaluationSize(dtype=dtype, batch_tokens=dials["pass"]).fitted_to(base)
     (checkpoint, tokenizer), (untouched, _) = load_model(base, dtype), load_model(base, dtype)
     lm = RecordingLM(checkpoint, tokenizer, at_once=size.batch_tokens, softmax="float32")
     longest = dials["answered"] + dials["generated"]
