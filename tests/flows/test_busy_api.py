@@ -12,8 +12,15 @@ from tasks import pool
 pytestmark = pytest.mark.prefect
 
 
+@pytest.fixture(autouse=True)
+def running(monkeypatch):
+    """A process in which nothing was stopped yet, and that asks again soon."""
+    monkeypatch.setattr(workers, "_stopped", threading.Event())
+    monkeypatch.setattr(pool, "POLL", 0.05)
+
+
 @pytest.fixture
-def api(monkeypatch):
+def api():
     """The client of a server that answers with these statuses, one a request; and how often it was asked."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -31,7 +38,6 @@ def api(monkeypatch):
         def log_message(self, *_):
             pass
 
-    monkeypatch.setattr(pool, "POLL", 0.05)
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/api"
@@ -57,10 +63,9 @@ def test_what_refuses_is_asked_once(api):
     assert len(asked) == 1
 
 
-def test_a_study_that_is_stopped_asks_no_more(api, monkeypatch):
+def test_a_study_that_is_stopped_asks_no_more(api):
     client, statuses, asked = api
     statuses += [503] * 1000
-    monkeypatch.setattr(workers, "_stopped", threading.Event())
 
     def ask():
         if len(asked) == 2:
