@@ -263,7 +263,7 @@ def test_a_mark_under_the_mouse_tells_its_settings(opened: Page):
         tip.wait_for(state="hidden")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_the_page_meets_wcag_aa(made, chromium: Browser, scheme):
     check_wcag(chromium, made / "reports" / "made" / "index.html", scheme)
 

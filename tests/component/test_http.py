@@ -133,6 +133,7 @@ def scores(folder, name):
         return con.execute("SELECT checkpoint, benchmark, metric, score FROM scores ORDER BY ALL").fetchall()
 
 
+@pytest.mark.slow
 def test_a_study_over_http_measures_what_one_in_process_measures(ran):
     here, there = scores(ran, "here"), scores(ran, "there")
     assert {row[2] for row in there} == {"acc", "exact"}
@@ -144,6 +145,7 @@ def test_a_study_over_http_measures_what_one_in_process_measures(ran):
         assert {n for (n,) in con.execute("SELECT DISTINCT nuisance FROM floor_runs").fetchall()} == {"reversed", "shuffled"}
 
 
+@pytest.mark.slow
 def test_unlike_backends_refuse_to_be_compared(ran, tmp_path):
     plans = {}
     for name in ("here", "there"):

@@ -66,6 +66,7 @@ def home(tmp_path_factory):
     settings_module.settings.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_study_runs_and_its_gain_is_that_of_the_verifier(home):
     with duckdb.connect(str(home / "home" / "warehouse.duckdb"), read_only=True) as con:
         gain = dict(con.execute("SELECT method, gain FROM gain_drop WHERE step > 0").fetchall())
@@ -86,6 +87,7 @@ def test_the_study_runs_and_its_gain_is_that_of_the_verifier(home):
         assert prompts == [(40,)]  # those that the expert answered
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_became_of_the_rows_and_that_nothing_is_pinned(home, monkeypatch):
     monkeypatch.setattr("retain_core.commands.settings", lambda: settings_at(home / "home"))
     text = plan_text(home / "study.yaml")
@@ -97,12 +99,14 @@ def test_the_plan_says_what_became_of_the_rows_and_that_nothing_is_pinned(home, 
     assert "not pinned: data mmlu_cot, data countdown_cot, data math_cot, data rlvr_ifeval (`retain prefetch --pin`)" in text
 
 
+@pytest.mark.slow
 def test_the_page_says_it_too(home):
     page = (home / "home" / "reports" / "public" / "index.html").read_text()
     assert "no: data mmlu_cot, data countdown_cot, data math_cot, data rlvr_ifeval may be another commit tomorrow" in page
     assert "12 training prompts and 6 items of 100 rows of Jiayi-Pan/Countdown-Tasks-3to4" in page
 
 
+@pytest.mark.slow
 def test_other_answers_of_an_expert_make_only_those_arms_stale_that_imitate_them(home, monkeypatch):
     monkeypatch.setattr("retain_core.commands.settings", lambda: settings_at(home / "home"))
     (file,) = (home / "home" / "public" / "mmlu_cot").glob("*/in_style-*.jsonl")

@@ -102,6 +102,7 @@ def test_a_study_runs_where_prefect_does_not_answer(home, smoke_study, tmp_path)
     assert said.count("Prefect's API does not answer") == 1
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_when_prefect_goes_away_in_the_middle(home, smoke_study, tmp_path, fresh_prefect):
     door = Door(fresh_prefect)
     process = begin(more(smoke_study, tmp_path), home, door.address, PREFECT_CLIENT_MAX_RETRIES="1")

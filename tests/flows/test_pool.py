@@ -171,6 +171,7 @@ class TestOneWorker:
         assert "sft_in_style-lr1e-3-s0" in known_to_server
         assert not [secret for secret in PLANTED.values() if secret in out + err + known_to_server]
 
+    @pytest.mark.slow
     def test_a_study_given_as_a_parameter_with_nothing_to_do_is_unchanged(self, served, smoke_study):
         given = {"study": yaml.safe_load(smoke_study.read_text())}
         with client_of(served.settings) as client:
