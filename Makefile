@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## run studies/lab.yaml end to end (about ten minutes on two cores, seconds the second time)
+demo: $(READY) ## run studies/lab.yaml end to end (7 to 13 minutes on two cores, seconds the second time)
 	@$(BIN)/retain run studies/lab.yaml
 
 test: $(READY) ## the test suite without the slow part
