@@ -1,6 +1,6 @@
 """What orchestration costs an arm: arms that have nothing to do, on a work pool and beside the study.
 
-python -m benchmarks.orchestration {pool|inline} [--arms N ...]    (about 13 minutes each on two cores)
+python -m benchmarks.orchestration {pool|inline} [--arms N ...]    (about 27 and 13 minutes on two cores)
 
 A do-nothing arm is a model whose answers are stored already: everything of an arm's run happens but its training and its
 evaluation. The line is fitted to the wall time of each number of arms; a residual that grows would show what is not linear.

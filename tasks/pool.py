@@ -30,9 +30,10 @@ from tasks.labels import arm_name, arm_tags
 POLL = 2.0
 """Seconds between two looks at a run."""
 SILENT = 15.0
-"""Seconds that a run may be without its lease, which it takes after it has begun and gives back before it has ended."""
+"""Seconds that a run may be without the lease that it held, which it gives back before it has ended."""
 BEGINS = 90.0
-"""Seconds within which a run begins that a worker took. Where it waits for a place in a cluster, Prefect calls it otherwise."""
+"""Seconds within which a run begins that a worker took, and takes its lease then: both ask a server that may be busy. Where it
+waits for a place in a cluster, Prefect calls it otherwise."""
 STARTS = 3
 """How often an arm is started whose worker was lost."""
 
@@ -98,23 +99,25 @@ def _answered(ask: Callable[[], Answer], *, begun: bool) -> Answer:
 
 def _joined(client: SyncPrefectClient, run: UUID, store: Store) -> State:
     """The state in which a run ended, or Crashed where its process is gone."""
-    name, since = "", time.monotonic()
+    name, since, held = "", time.monotonic(), False
     while True:
         state = _answered(lambda: client.read_flow_run(run).state, begun=True)
         if state is not None and state.is_final():
             return state
         now = time.monotonic()
-        if state is None or state.name != name or (state.is_running() and lease_of(str(run)) in store.living()):
+        holds = state is not None and state.is_running() and lease_of(str(run)) in store.living()
+        held = held or holds
+        if state is None or state.name != name or holds:
             name, since = state.name or "" if state else "", now
-        elif now - since > _patience(state):
+        elif now - since > _patience(state, held):
             crashed = Crashed(message="its process is gone")
             _answered(partial(client.set_flow_run_state, run, crashed, force=True), begun=True)
             return crashed
         time.sleep(POLL)
 
 
-def _patience(state: State) -> float:
-    """Seconds that a run may be in this state without a sign of life."""
+def _patience(state: State, held: bool) -> float:
+    """Seconds that a run may be in this state without a sign of life; `held`: it held its lease before."""
     if state.is_running():
-        return SILENT
+        return SILENT if held else BEGINS
     return BEGINS if state.name in ("Submitting", "Pending") else math.inf
