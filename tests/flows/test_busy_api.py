@@ -1,12 +1,15 @@
-"""Prefect's API away or with too much to do while arms are on a pool: it is asked again, and nothing else is."""
+"""Arms on a pool beside a busy Prefect: its API is asked again, and a run has time to take its lease."""
 
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from retain_core import workers
+from retain_core.store import Store
 from tasks import pool
 
 pytestmark = pytest.mark.prefect
@@ -89,3 +92,37 @@ def test_what_is_away_is_asked_again_only_about_what_has_begun():
     there = iter([True])
     with pytest.raises(httpx.ConnectError):
         pool._answered(ask, begun=False)
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_a_run_has_longer_to_take_its_lease_than_to_be_without_it(monkeypatch, tmp_path, holds):
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Running
+
+    class Client:
+        """Of a server on which the run stays Running until it is said to have crashed."""
+
+        state = Running()
+
+        def read_flow_run(self, run):
+            return FlowRun(id=run, flow_id=uuid4(), state=self.state)
+
+        def set_flow_run_state(self, run, state, force):
+            self.state = state
+
+    monkeypatch.setattr(pool, "SILENT", 0.3)
+    monkeypatch.setattr(pool, "BEGINS", 5.0)
+    store, run, client = Store(tmp_path), uuid4(), Client()
+    store.prepare()
+
+    def hold():
+        with store.leased(pool.lease_of(str(run))):
+            time.sleep(0.6)
+
+    started = time.monotonic()
+    if holds:
+        threading.Thread(target=hold).start()
+    assert pool._joined(client, run, store).is_crashed()
+    assert client.state.is_crashed()
+    seconds = time.monotonic() - started
+    assert 0.6 < seconds < 5 if holds else seconds > 5
