@@ -1,6 +1,8 @@
 """What orchestration costs an arm: arms that have nothing to do, on a work pool and beside the study.
 
-python -m benchmarks.orchestration {pool|inline} [--arms N ...]    (about 27 and 13 minutes on two cores)
+python -m benchmarks.orchestration {pool|inline} [--arms N ...] [--database {sqlite|postgres}]
+
+About 27 and 13 minutes on two cores. The database is that of Prefect's server: SQLite as on a laptop, or a Postgres of its own.
 
 A do-nothing arm is a model whose answers are stored already: everything of an arm's run happens but its training and its
 evaluation. The line is fitted to the wall time of each number of arms; a residual that grows would show what is not linear.
@@ -116,12 +118,25 @@ def told(found: tuple[int, list[float]]) -> str:
 
 
 @contextlib.contextmanager
-def serving(home: Path) -> Iterator[None]:
+def database(kind: str) -> Iterator[dict[str, str]]:
+    """The settings of a Prefect server by which it keeps its data in a database of this kind."""
+    from tests.postgres import new_database, postgres
+
+    if kind == "sqlite":
+        yield {}
+        return
+    with postgres() as server:
+        address = new_database(server, "prefect").replace("postgresql:", "postgresql+asyncpg:")
+        yield {"PREFECT_API_DATABASE_CONNECTION_URL": address}
+
+
+@contextlib.contextmanager
+def serving(home: Path, kind: str) -> Iterator[None]:
     """A Prefect server with the deployments, and one worker on them."""
     from tests.conftest import serving_prefect
 
     (home / "prefect").mkdir(parents=True)
-    with serving_prefect(home) as address:
+    with database(kind) as more, serving_prefect(home, **more) as address:
         os.environ.update(PREFECT_API_URL=f"{address}/api", RETAIN_CODE=str(ROOT))
         prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
         for arguments in (
@@ -145,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["pool", "inline"])
     parser.add_argument("--arms", type=int, nargs="+", help="other numbers of arms than 20 to 80 and 250 to 1,000")
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite", help="behind Prefect's server")
     asked = parser.parse_args()
     what = asked.what
     os.environ.update(PREFECT_LOGGING_LEVEL="CRITICAL", TQDM_DISABLE="1", DO_NOT_TRACK="1")
@@ -154,7 +170,7 @@ def main() -> None:
         study = load_study(ROOT / "studies" / "smoke.yaml")
         with open_study(study, settings()) as running:
             run_all(running)
-        with serving(Path(folder)), open_study(study, settings()) as running:
+        with serving(Path(folder), asked.database), open_study(study, settings()) as running:
             workers.warm_up(1)  # the study before it has ended all work
             nothings(running, 1)
             assert run_arm(running, running.plan.arms[0].spec.arm) == "", "the answers that all arms share"

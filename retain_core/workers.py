@@ -150,9 +150,9 @@ class StoppedError(RetainError):
     """retain is stopping."""
 
 
-def raise_if_stopped() -> None:
-    """Raises StoppedError once `stop_all` was called."""
-    if _stopped.is_set():
+def pause(seconds: float) -> None:
+    """Wait. Raises StoppedError as soon as `stop_all` was called."""
+    if _stopped.wait(seconds):
         raise StoppedError("retain is stopping")
 
 

@@ -29,6 +29,8 @@ from tasks.labels import arm_name, arm_tags
 
 POLL = 2.0
 """Seconds between two looks at a run."""
+QUEUED = 10.0
+"""Seconds between two looks at a run that no worker has taken; there may be many of them, and one server."""
 SILENT = 15.0
 """Seconds that a run may be without the lease that it held, which it gives back before it has ended."""
 BEGINS = 90.0
@@ -84,8 +86,9 @@ def _answered(ask: Callable[[], Answer], *, begun: bool) -> Answer:
 
     Of a run that has `begun` also while it is away: the run goes on without it. One that has not can do without Prefect.
     """
+    wait = 0.0
     while True:
-        workers.raise_if_stopped()
+        workers.pause(wait)
         try:
             return ask()
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
@@ -94,7 +97,7 @@ def _answered(ask: Callable[[], Answer], *, begun: bool) -> Answer:
                 raise
             why = str(error).partition("\n")[0] or type(error).__name__
             log.warning("Prefect's API does not answer (%s); asking again", why)
-        time.sleep(POLL)
+        wait = POLL
 
 
 def _joined(client: SyncPrefectClient, run: UUID, store: Store) -> State:
@@ -113,7 +116,7 @@ def _joined(client: SyncPrefectClient, run: UUID, store: Store) -> State:
             crashed = Crashed(message="its process is gone")
             _answered(partial(client.set_flow_run_state, run, crashed, force=True), begun=True)
             return crashed
-        time.sleep(POLL)
+        workers.pause(QUEUED if state is not None and state.name == "Late" else POLL)
 
 
 def _patience(state: State, held: bool) -> float:
