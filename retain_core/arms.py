@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import Benchmark
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
-from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
+from retain_core.evaluation.size import AS_THE_LAB, DIVERGENCE_PROMPTS, EvaluationSize
 from retain_core.lab.dataset import LAB_VERSION
 from retain_core.lab.spec import LabSpec
 from retain_core.lab.vocabulary import CHAT_TEMPLATE
@@ -93,6 +93,8 @@ class ArmSpec(BaseModel):
     """The backend that its checkpoints are asked through."""
     evaluation: EvaluationSize = AS_THE_LAB
     """Precision and batches of the evaluation of its checkpoints."""
+    divergence_prompts: int = DIVERGENCE_PROMPTS
+    """Prompts of the target, and of retention, along which the KL of its checkpoints to the base is measured."""
     sampled_at_once: int | None = None
     """Tokens of a pass in which its training samples from the base or from itself, by the base's shape; None: any number."""
     size: TrainingSize = TrainingSize()

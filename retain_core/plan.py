@@ -109,6 +109,7 @@ class StudyPlan:
         return DivergenceSettings(
             self.base.fingerprint, self.dataset_key, self.study.target, retention, threads, self.base.chat_template,
             own_items(self.study.benchmarks()), self.study.benchmarks()[0].longest, self.evaluation,
+            self.study.divergence_prompts,
         )  # fmt: skip
 
     @property
@@ -202,7 +203,7 @@ def arm_specs(study: Study, base: BaseRef, world: LabSpec, dataset_key: str) -> 
             own_target=study.own.target, trainer=study.own.trainers.get(method.label),
             processes=1 if method.algorithm == "external" else study.execution.processes_per_arm,
             parallel=study.execution.parallel, generation=study.generation, size=_size(study, method),
-            evaluation=size, sampled_at_once=at_once,
+            evaluation=size, divergence_prompts=study.divergence_prompts, sampled_at_once=at_once,
         )
         for method in study.all_methods()
         for rate, seed in _grid(study, method)

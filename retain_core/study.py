@@ -17,7 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from retain_core.canonical import digest
 from retain_core.evaluation.benchmarks import BENCHMARKS, Benchmark, own_benchmark, target_benchmark
 from retain_core.evaluation.generation import TRANSFORMERS, Generation
-from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
+from retain_core.evaluation.size import AS_THE_LAB, DIVERGENCE_PROMPTS, EvaluationSize
 from retain_core.hub import is_commit, is_hub_id
 from retain_core.judge.benchmark import Judge, JudgedBenchmark
 from retain_core.methods import CONTROLS, NAMED, WITHOUT_LAB, Method, check_rates, check_seeds, control, interpolated
@@ -70,6 +70,9 @@ class Study(Block):
     )
     evaluation: EvaluationSize = Field(
         AS_THE_LAB, description="how evaluations are fitted to the accelerator: precision, tokens of a pass"
+    )
+    divergence_prompts: PositiveInt = Field(
+        DIVERGENCE_PROMPTS, description="prompts of the target, and of retention, along which the KL to the base is measured"
     )
     data: Data = Field(Data(), description="bad rows in the study's own files")
     judge: Judge | None = Field(
@@ -247,7 +250,10 @@ class Study(Block):
 
     def spec_hash(self) -> str:
         """Hash of everything the study says and of what its own files held; another hash is another revision."""
-        usual = {"judge": None, "generation": TRANSFORMERS, "training": TrainingSize(), "evaluation": AS_THE_LAB}
+        usual = {
+            "judge": None, "generation": TRANSFORMERS, "training": TrainingSize(), "evaluation": AS_THE_LAB,
+            "divergence_prompts": DIVERGENCE_PROMPTS,
+        }  # fmt: skip
         unsaid = {"data", *(key for key, value in usual.items() if getattr(self, key) == value)}
         exclude: dict[str, Any] = dict.fromkeys(unsaid, True)
         if "training" not in unsaid:

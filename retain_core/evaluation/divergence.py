@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from retain_core.arms import computed_by
 from retain_core.canonical import hash64
-from retain_core.evaluation.size import AS_THE_LAB, EvaluationSize
+from retain_core.evaluation.size import AS_THE_LAB, DIVERGENCE_PROMPTS, EvaluationSize
 from retain_core.passes import groups, read
 from retain_core.store import Artifact, Store, key_of
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAMPLES, ROWS = "samples.parquet", "divergence.parquet"
-PROMPTS_PER_SET = 100
 MAX_NEW_TOKENS = 16
 SEED = 0
 DIVERGENCE_VERSION = 1
@@ -55,6 +54,8 @@ class DivergenceSettings:
     """Tokens of a sampled answer at most."""
     size: EvaluationSize = AS_THE_LAB
     """Precision and batches, of the base and of every checkpoint."""
+    prompts: int = DIVERGENCE_PROMPTS
+    """How many of the target, and of all retention benchmarks together, where there are as many."""
 
     def inputs(self) -> dict[str, Any]:
         """Canonical inputs of the base's samples."""
@@ -62,7 +63,7 @@ class DivergenceSettings:
         size = {"evaluation": self.size.inputs()} if self.size.inputs() else {}
         return {
             **own, **size, "base_samples": self.base, "dataset": self.dataset_key, "target": self.target,
-            "retention": list(self.retention), "prompts_per_set": PROMPTS_PER_SET, "max_new_tokens": self.longest,
+            "retention": list(self.retention), "prompts_per_set": self.prompts, "max_new_tokens": self.longest,
             "seed": SEED, "threads": self.threads, "chat_template": self.chat_template,
             "divergence_version": DIVERGENCE_VERSION, **computed_by("torch", "transformers"),
         }  # fmt: skip
@@ -100,7 +101,7 @@ def prompts_of(store: Store, settings: DivergenceSettings) -> dict[str, list[str
 
     each = [read(name) for name in settings.retention]
     mixed = [prompt for turn in zip(*each, strict=False) for prompt in turn]
-    return {"target": read(settings.target)[:PROMPTS_PER_SET], "retention": mixed[:PROMPTS_PER_SET]}
+    return {"target": read(settings.target)[: settings.prompts], "retention": mixed[: settings.prompts]}
 
 
 def sample_base(store: Store, weights: Path, settings: DivergenceSettings) -> None:

@@ -121,7 +121,7 @@ def checkpoint_plans(spec: ArmSpec, checkpoint: Checkpoint) -> list[Plan]:
     settings = DivergenceSettings(
         base=spec.base.fingerprint, dataset_key=spec.dataset_key, target=spec.target, retention=spec.retention,
         threads=spec.threads, chat_template=spec.base.chat_template, own=own_items(spec.benchmarks),
-        longest=spec.benchmarks[0].longest, size=spec.evaluation,
+        longest=spec.benchmarks[0].longest, size=spec.evaluation, prompts=spec.divergence_prompts,
     )  # fmt: skip
     how = usual(spec.evaluation), spec.generation
     return [

@@ -45,5 +45,7 @@ class EvaluationSize(BaseModel):
         return self.model_dump(exclude_defaults=True)
 
 
+DIVERGENCE_PROMPTS = 100
+"""Prompts of the target, and of all retention benchmarks together, along which the KL to the base is measured."""
 AS_THE_LAB = EvaluationSize()
 """float32, and batches of a fixed number of rows."""

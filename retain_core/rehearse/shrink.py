@@ -11,6 +11,8 @@ from retain_core.training.size import TrainingSize
 
 UPDATES = 2
 LEAST_SEQUENCES = 8
+PROMPTS = 16
+"""Along which the KL to the base is measured, of the target and of retention."""
 NEW_TOKENS = 16
 """Tokens of a sampled answer at most."""
 TRAIN, ITEMS, OWN_ITEMS = 40, 8, 16
@@ -35,6 +37,7 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
         "learning_rates": (rate,), "seeds": (seed,), "checkpoints": 1,
         "budget": {"updates": UPDATES, "sequences_per_update": sequences},
         "methods": [_one_cell(method) for method in study.model_dump()["methods"]],
+        "divergence_prompts": min(PROMPTS, study.divergence_prompts),
         "execution": {"threads_per_arm": 1, "work_pool": None},
         "training": {"activation_checkpointing": study.training.activation_checkpointing},
         "interpolate": study.interpolate[:1],
@@ -55,6 +58,8 @@ def shrunk(study: Study) -> tuple[Study, list[str]]:
     return small, [
         f"budget: {UPDATES} updates of {sequences} sequences (the study: {study.budget.updates} of "
         f"{study.budget.sequences_per_update}), one checkpoint ({study.checkpoints}), answers of at most {NEW_TOKENS} tokens",
+        f"KL to the base: along {small.divergence_prompts} prompts of target and of retention (the study: "
+        f"{study.divergence_prompts})",
         f"grid: learning rate {rate:g} and seed {seed} (the study: {len(study.learning_rates)} x {len(study.seeds)} = "
         f"{cells} of each method)",
         *lines,

@@ -8,7 +8,6 @@ import pytest
 from retain_core.arms import weights_key
 from retain_core.canonical import hash64
 from retain_core.evaluation.divergence import (
-    PROMPTS_PER_SET,
     ROWS,
     SAMPLES,
     SEQUENCES_PER_PASS,
@@ -19,7 +18,9 @@ from retain_core.evaluation.divergence import (
     prompts_of,
     sample_base,
 )
+from retain_core.evaluation.size import DIVERGENCE_PROMPTS
 from retain_core.lab.dataset import prepare_dataset
+from retain_core.plan import plan_study
 from retain_core.store import Store, key_of
 from retain_core.training.encode import encode_prompts
 from retain_core.training.sampling import sample_ids
@@ -143,7 +144,7 @@ def divergences(plan):
 
 def test_forward_runs_along_the_same_answers_for_every_checkpoint(smoke_plan, store, drawn):
     assert len(store.keys("base_samples")) == 1
-    lengths = [("target" if i < PROMPTS_PER_SET else "retention", len(row["answer"])) for i, row in enumerate(drawn)]
+    lengths = [("target" if i < DIVERGENCE_PROMPTS else "retention", len(row["answer"])) for i, row in enumerate(drawn)]
     found = divergences(smoke_plan)
     assert len(found) == 3 * 2
     for rows in found.values():
@@ -182,7 +183,7 @@ def test_the_warehouse_averages_as_it_says(warehouse, smoke_plan):
     assert len(rows) == 3 * 2 * 2 * 2
     for checkpoint, prompts, direction, per_token, per_sequence, n in rows:
         mine = [r for r in found[checkpoint] if (r["prompts"], r["direction"]) == (prompts, direction)]
-        assert n == len(mine) == PROMPTS_PER_SET
+        assert n == len(mine) == DIVERGENCE_PROMPTS
         assert per_token == pytest.approx(sum(r["nats"] for r in mine) / sum(r["tokens"] for r in mine))
         assert per_sequence == pytest.approx(sum(r["nats"] for r in mine) / n)
     by_name = {(c, p, d): nats for c, p, d, nats, _, _ in rows}
@@ -206,9 +207,19 @@ def test_the_bases_answers_are_drawn_alike_again(smoke_plan, drawn, tmp_path):
     again = fresh.get("base_samples", key_of(settings.inputs()))
     assert pq.read_table(again.file(SAMPLES)).to_pylist() == drawn
     prompts = prompts_of(fresh, settings)
-    assert [len(p) for p in prompts.values()] == [PROMPTS_PER_SET] * 2
+    assert [len(p) for p in prompts.values()] == [DIVERGENCE_PROMPTS] * 2
     sources = [(items / f"{name}.jsonl").read_text() for name in ("addition", "places")]
     assert all(prompt in sources[i % 2] for i, prompt in enumerate(prompts["retention"])), "retention benchmarks take turns"
+
+
+def test_a_study_says_how_many_prompts(smoke_plan, store):
+    few = plan_study(smoke_plan.study.model_copy(update={"divergence_prompts": 3}), store)
+    whole, chosen = (prompts_of(store, plan.divergence_settings) for plan in (smoke_plan, few))
+    assert chosen == {name: prompts[:3] for name, prompts in whole.items()}
+    assert few.base_samples is None, "they are other answers"
+    assert few.study.spec_hash() != smoke_plan.study.spec_hash()
+    of_arms = {plan.settings for arm in few.arms for pairs in arm.evaluations.values() for plan, _ in pairs[-1:]}
+    assert of_arms == {few.divergence_settings}
 
 
 def test_another_vocabulary_gives_a_reason_instead_of_rows(smoke_plan, base_model, tmp_path):
