@@ -38,7 +38,7 @@ def study(study: Study) -> None:
     """
     with run.open_study(study, settings()) as running:
         workers.warm_up(study.execution.threads_per_arm)
-        mlflow = steps.prepare_mlflow.submit(running)
+        publishing = steps.prepare_publishing.submit(running)
         shown = Artifacts(study.study)
 
         steps.prepare_dataset(running)
@@ -50,7 +50,7 @@ def study(study: Study) -> None:
         with run.progress(running), shown.arms(running):
             floor = steps.measure_floor.submit(running)
             arms = [steps.submit_arm(running, name) for name in names]
-            wait([mlflow, floor, *arms])
+            wait([publishing, floor, *arms])
         floor.result()
         errors = {name: arm.result() for name, arm in zip(names, arms, strict=True) if arm.result()}
 

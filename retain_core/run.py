@@ -197,10 +197,15 @@ def run_spec(spec: ArmSpec, config: Settings) -> None:
     )
 
 
-def prepare_tracking(running: Running) -> None:
-    """Make MLflow's database. Raises RetainError when MLflow does not answer, which is no reason to stop."""
-    from retain_core import tracking
+def prepare_publishing(running: Running) -> None:
+    """Load what publishing wants, which takes seconds: the script of charts, MLflow and its database.
 
+    Raises RetainError when MLflow does not answer, which is no reason to stop.
+    """
+    from retain_core import tracking
+    from retain_core.report.vega import bundle
+
+    bundle()
     tracking.prepare(running.config)
 
 
@@ -268,14 +273,16 @@ def run_all(running: Running) -> dict[str, str]:
     """The whole study as plain functions. Returns the arms that failed and why."""
     if not running.plan.done:
         workers.warm_up(running.study.execution.threads_per_arm)
-    prepare_dataset(running)
-    train_base(running)
-    evaluate_base(running)
-    names = running.missing_arms
-    with ThreadPoolExecutor(max_workers=parallel_arms(running.study)) as pool:
-        floor = pool.submit(measure_floor, running)
-        failed = dict(zip(names, pool.map(lambda name: run_arm(running, name), names), strict=True))
-        floor.result()
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        aside.submit(prepare_publishing, running)  # where MLflow does not answer, `log_tracking` says so
+        prepare_dataset(running)
+        train_base(running)
+        evaluate_base(running)
+        names = running.missing_arms
+        with ThreadPoolExecutor(max_workers=parallel_arms(running.study)) as pool:
+            floor = pool.submit(measure_floor, running)
+            failed = dict(zip(names, pool.map(lambda name: run_arm(running, name), names), strict=True))
+            floor.result()
     errors = {name: message for name, message in failed.items() if message}
     publish(running, errors)
     return errors

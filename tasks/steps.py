@@ -59,10 +59,10 @@ def submit_arm(study: run.Running, name: str) -> PrefectFuture[str]:
     return train_and_evaluate_arm.with_options(task_run_name=arm_name(arm), tags=arm_tags(arm)).submit(study, name)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="prepare mlflow")
-def prepare_mlflow(study: run.Running) -> None:
-    """MLflow's database, made while arms train."""
-    run.prepare_tracking(study)
+@task(cache_policy=NO_CACHE, task_run_name="prepare publishing")
+def prepare_publishing(study: run.Running) -> None:
+    """The script of charts and MLflow's database, made while arms train."""
+    run.prepare_publishing(study)
 
 
 @task(cache_policy=NO_CACHE, task_run_name="load warehouse")

@@ -20,7 +20,7 @@ from retain_core.hub import cached, is_hub_id
 from retain_core.rehearse.families import FAMILIES, family_of
 from retain_core.training.target import Exchange
 
-HIDDEN, LAYERS, HEADS, GROUPS = 64, 2, 4, 2
+HIDDEN, LAYERS, HEADS, GROUPS = 64, 1, 4, 2
 VOCABULARY = 1024
 TAUGHT, TAUGHT_BATCH, TAUGHT_RATE = 60, 8, 3e-3
 """Updates, exchanges an update and learning rate of what a small model is taught: to give a short answer and to stop."""

@@ -10,6 +10,7 @@ Owns a home of its own, with `rehearsal/` in it: the small models, the data, the
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import sys
@@ -122,6 +123,7 @@ def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Sa
     with ThreadPoolExecutor(max_workers=1) as pool:
         built = pool.submit(build_models, wanted, folder)
         own = seal_study(small, beside)
+        importlib.import_module("transformers.configuration_utils")  # planning wants it; here a core has nothing to do
         for line in built.result():
             say(f"  {line}")
     small = small.model_copy(update={"own": own})

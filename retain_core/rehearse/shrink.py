@@ -11,7 +11,7 @@ from retain_core.training.size import TrainingSize
 
 UPDATES = 2
 LEAST_SEQUENCES = 8
-PROMPTS = 16
+PROMPTS = 8
 """Along which the KL to the base is measured, of the target and of retention."""
 NEW_TOKENS = 16
 """Tokens of a sampled answer at most."""
