@@ -120,9 +120,9 @@ def _rehearse(study: Study, beside: Path, home: Path, rows: Path | None, say: Sa
     small, texts, taught = cut_target(small, study, folder)
     texts, taught = [*texts, *data.texts(small, home)], [*taught, *data.taught(small, home)]
     wanted = [*_wanted(study, folder, texts, taught), *wanted_judge(study, folder, texts, taught)]
+    own = seal_study(small, beside)
     with ThreadPoolExecutor(max_workers=1) as pool:
         built = pool.submit(build_models, wanted, folder)
-        own = seal_study(small, beside)
         importlib.import_module("transformers.configuration_utils")  # planning wants it; here a core has nothing to do
         for line in built.result():
             say(f"  {line}")

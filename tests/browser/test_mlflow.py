@@ -76,6 +76,7 @@ LINES = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
 """Of every chart on the page: run -> the points of its line."""
 
 
+@pytest.mark.slow
 def test_the_curves_of_the_arms_lie_over_one_another(served, page: Page):
     _, client = served
     experiment = client.get_experiment_by_name("smoke").experiment_id

@@ -145,6 +145,7 @@ def check_headline(page: Page, warehouse: Path) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_every_cell_of_every_table_is_what_sql_says_and_follows_it(made, sequence, finished_home, watched: Watched, tmp_path):
     compared, changed = dict[str, int](), set[str]()
     for home in (made, sequence, finished_home):

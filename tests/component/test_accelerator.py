@@ -34,6 +34,7 @@ def test_every_part_runs_at_tiny_width(tmp_path):
         assert entry["killed_and_whole"] == {"bit_for_bit": True, "largest_difference": 0.0}
 
 
+@pytest.mark.slow
 def test_a_spent_budget_leaves_out_what_would_not_end_in_it(tmp_path):
     out = tmp_path / "accelerator.json"
     command = [

@@ -117,6 +117,7 @@ def test_a_killed_process_is_told_and_leaves_nothing(home, smoke_study, tmp_path
     assert list((home / "artifacts" / ".drafts").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_studies_that_run_at_once_train_once_what_they_share(home, smoke_study, tmp_path, caplog):
     """A study and another that asks for the same new arm, and a second run of the first one here while it is at work."""
     body = smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]")
@@ -158,6 +159,7 @@ def test_an_unwritable_home_is_refused(tmp_path, smoke_study):
         pass
 
 
+@pytest.mark.slow
 def test_one_arm_runs_without_prefect_from_its_spec(home, smoke_study, tmp_path):
     changed = tmp_path / "smoke.yaml"
     changed.write_text(smoke_study.read_text().replace("[sft, grpo]", "[sft, grpo, sft_in_style]"))

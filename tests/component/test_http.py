@@ -160,6 +160,7 @@ def test_unlike_backends_refuse_to_be_compared(ran, tmp_path):
         load_contents(tmp_path / "warehouse.duckdb", mixed)
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_whoever_started_it(smoke_plan, tmp_path):
     """A worker that is killed outright leaves no server behind that holds a card."""
     code = (

@@ -189,6 +189,7 @@ def test_without_the_weights_the_arm_trains_again_to_the_same_end(home, blended_
     assert (folder / "model.safetensors").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_a_study_with_blends_end_to_end(home, blended_study):
     """One new method is trained with its blends; all blends are in the warehouse, MLflow has trained checkpoints only."""
     from mlflow import MlflowClient

@@ -87,6 +87,7 @@ def test_a_judge_of_random_weights_fails_with_one_sentence(folder):
     assert {answer.parsed for answer in answers} == {False}
 
 
+@pytest.mark.slow
 def test_both_sides_are_in_the_warehouse(ran):
     with duckdb.connect(str(ran / "warehouse.duckdb"), read_only=True) as con:
         scores = con.execute(
@@ -105,6 +106,7 @@ def test_both_sides_are_in_the_warehouse(ran):
         assert score == pytest.approx(1 - (compliance + refusal) / 2)
 
 
+@pytest.mark.slow
 def test_verdicts_lie_beside_the_scores(ran, folder):
     store = Store(ran / "artifacts")
     (found,) = [a for p, a in plan_study(load_study(folder / "study.yaml"), store).base_evaluations if p.benchmark == "manners"]
@@ -114,6 +116,7 @@ def test_verdicts_lie_beside_the_scores(ran, folder):
     assert found.meta["unreadable_verdicts"] == 0
 
 
+@pytest.mark.slow
 def test_another_judge_reads_the_answers_that_are_there(ran, folder, tmp_path):
     """Verdicts are anew, answers are not: no model is asked again."""
     copy, home = tmp_path / "study", tmp_path / "home"
@@ -129,6 +132,7 @@ def test_another_judge_reads_the_answers_that_are_there(ran, folder, tmp_path):
     assert set(found.values()) == {"manners"}
 
 
+@pytest.mark.slow
 def test_a_judge_that_answers_nonsense_fails_the_study_with_one_sentence(ran, folder, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(ran, home)
@@ -140,6 +144,7 @@ def test_a_judge_that_answers_nonsense_fails_the_study_with_one_sentence(ran, fo
     assert str(caught.value).count("\n") == 0
 
 
+@pytest.mark.slow
 def test_what_was_read_is_kept_by_the_clean_up(ran, folder):
     plan = plan_study(load_study(folder / "study.yaml"), Store(ran / "artifacts"))
     wanted = {reference for reference in references_of(plan) if reference[0] == "answers"}

@@ -133,6 +133,7 @@ def test_rows_of_the_lab_have_no_such_limit(load, tmp_path):
         load_study(tmp_path / "study.yaml")
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_not_trained_on_not_asked_and_stands_in_the_warehouse(load, rows, tmp_path):
     rows["train"][3]["prompt"], rows["items"][9]["prompt"] = "x y " * 200, "y x " * 200
     study = load("data: {bad_rows: 0.1}")

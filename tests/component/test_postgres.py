@@ -35,6 +35,7 @@ def test_databases_are_new_and_in_utf_8(server):
         assert ask(address, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_study_in_mlflow_on_postgres_is_the_study_in_sqlite(server, home, smoke_study, tmp_path):
     database, folder = new_database(server, "mlflow"), tmp_path / "mlflow"
     folder.mkdir()

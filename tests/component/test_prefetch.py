@@ -123,6 +123,7 @@ def test_without_prefetch_a_command_says_at_once_what_to_do(files, hub, tmp_path
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_not_there_says_what_to_do(files, tmp_path, hub):
     hub.asked.clear()
     arguments = (files / "quiz_only.yaml", tmp_path)

@@ -92,6 +92,7 @@ def study(tmp_path):
     sys.modules.pop("checks", None)
 
 
+@pytest.mark.slow
 def test_a_study_of_ones_own_files_and_model_folder_goes_through(study, model, tmp_path):
     done = retain("rehearse", str(study(base=str(model))), home=tmp_path / "unused")
     assert done.returncode == 0, done.stderr

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(900)]
 METHODS = golden.METHODS | {"grpo_lora": {"algorithm": "grpo", "reward": "random", "lora_rank": 2}}
 
 
-SLOW = [("grpo_stale", 3), ("ppo", 2), ("grpo_lora", 2), ("self_sft", 2)]
+SLOW = [("iterative_sft", 1), ("grpo_stale", 3), ("ppo", 2), ("grpo_lora", 2), ("self_sft", 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,8 @@ class Weighed(TrainerCallback):
 
 @pytest.mark.parametrize(
     ("label", "samplings"),
-    [("grpo", [0, 1, 2, 3]), ("grpo_lora", [0, 1, 2, 3]), ("grpo_stale", [0, 4]), ("ppo", [0]), ("iterative_sft", [0, 2])],
+    [("grpo", [0, 1, 2, 3]), ("grpo_lora", [0, 1, 2, 3]), ("grpo_stale", [0, 4]), ("ppo", [0]),
+     pytest.param("iterative_sft", [0, 2], marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_the_policy_on_the_server_is_the_trainers_whenever_it_is_sampled(label, samplings, base, address, tmp_path):
     """Staleness keeps its meaning: weights go over exactly where samples are drawn, and are those of that update."""
@@ -145,7 +146,7 @@ def test_the_policy_on_the_server_is_the_trainers_whenever_it_is_sampled(label, 
 
 @pytest.mark.parametrize(
     ("label", "after"),
-    [("grpo", 3), ("iterative_sft", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
+    [("grpo", 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_killed_and_resumed_equals_uninterrupted(label, after, base, address, tmp_path):
     spec = through(address, label, steps=(2, 4))

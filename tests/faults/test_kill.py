@@ -47,6 +47,7 @@ def test_the_table_counts_what_was_lost():
     assert table(faults).endswith("faults tried: 2, survived: 1, lost: 1")
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_killed_and_its_child_ends_and_the_next_run_finishes(home, tmp_path):
     """The parent is killed, so nobody ends its child but the child itself; what it had done of the arm is used."""
     study = tmp_path / "study.yaml"
@@ -76,6 +77,7 @@ def test_a_whole_run_is_killed_and_its_child_ends_and_the_next_run_finishes(home
     assert left_over(home) == []
 
 
+@pytest.mark.slow
 def test_killed_while_the_report_is_written_or_mlflow_is_logged_to(home, finished_home, smoke_study):
     reports = home / "reports" / "smoke"
     shutil.rmtree(reports)

@@ -352,6 +352,7 @@ def test_bad_options_are_one_sentence(options):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_document_and_writes_its_files(tmp_path):
     done = retain("simulate", "--toy", "parity", "--seeds", "1", "--format", "json", home=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

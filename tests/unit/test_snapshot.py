@@ -33,6 +33,7 @@ def fill(warehouse, number):
         con.execute(f"CREATE OR REPLACE TABLE probe AS SELECT {number} AS x FROM range(20000)")
 
 
+@pytest.mark.slow
 def test_a_reader_that_loops_while_it_is_replaced_50_times_sees_whole_files_only(tmp_path):
     warehouse, shown = tmp_path / "warehouse.duckdb", tmp_path / "shown"
     fill(warehouse, 0)
