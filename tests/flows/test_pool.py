@@ -124,7 +124,6 @@ def of_pool(smoke_study, tmp_path, methods="[sft, grpo, sft_in_style]", **more):
     return inline, pooled
 
 
-@pytest.mark.slow
 def test_the_server_keeps_what_it_knows_in_postgres(pools, database, server_home):
     import psycopg
 
