@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -153,6 +154,7 @@ def _stop_with_temporary_server(*_: object) -> None:
     """Ctrl-C also reaches Prefect's temporary server; telling a dead server of the end would take minutes."""
     import psutil
 
+    logging.disable()  # Prefect's own threads would tell at length that they find no server
     try:
         end(psutil.Process().children(recursive=True), grace=10)
         _say_stopped()

@@ -17,7 +17,7 @@ RESUME_SECONDS = 10.0
 class Settings(BaseSettings):
     """Locations of a home; each can be set with an environment variable of the name given."""
 
-    model_config = SettingsConfigDict(env_prefix="RETAIN_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix="RETAIN_", extra="ignore", populate_by_name=True, env_ignore_empty=True)
 
     home: Path = Field(Path("results"), description="RETAIN_HOME: the folder that everything lies under")
     mlflow_uri: str | None = Field(None, description="RETAIN_MLFLOW_URI: an MLflow server; default sqlite in the home")

@@ -30,14 +30,29 @@ _LONGEST = 300
 _FORBIDDEN = re.compile(r"[/:.%\"']")
 """What MLflow allows in no model's name."""
 
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}  # fmt: skip
+"""How MLflow behaves unless the environment says otherwise, which some of it reads while it is imported. The results are safe
+and the next run logs what is missing, so a server that is away is not asked for minutes."""
+
 
 class MlflowAwayError(RetainError):
     """MLflow did not answer, or refused what it was sent."""
 
 
+def settle() -> None:
+    """Settle how MLflow behaves in this process; to be called before it is imported."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 @contextlib.contextmanager
 def answering(config: Settings) -> Iterator[None]:
     """Raises MlflowAwayError where MLflow fails within the block."""
+    settle()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -53,13 +68,6 @@ def answering(config: Settings) -> Iterator[None]:
 
 def connect(config: Settings) -> Any:
     """A client of the settings' MLflow, whose database is made if it is not there."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # The results are safe, and the next run logs what is missing: no need to ask a server that is away for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     from mlflow import MlflowClient
 
     client = MlflowClient(config.mlflow_tracking_uri)

@@ -5,11 +5,13 @@ import shutil
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import duckdb
 import pytest
 
 from retain_core import doctor, doctor_services
+from retain_core.settings import Settings
 from retain_core.warehouse.load import SCHEMA_VERSION, connect
 from tests.conftest import retain
 
@@ -50,6 +52,16 @@ def test_a_setting_with_a_wrong_value_is_a_problem(tmp_path):
     told = retain("doctor", home=tmp_path, RETAIN_RESUME_SECONDS="often")
     assert told.returncode == 1
     assert told.stdout.startswith("problem  settings:")
+
+
+def test_an_empty_setting_is_none(monkeypatch):
+    for name in ("RETAIN_HOME", "RETAIN_ARTIFACTS", "RETAIN_RESUME_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+    unset = Settings()
+    for name in ("RETAIN_HOME", "RETAIN_ARTIFACTS", "RETAIN_RESUME_SECONDS"):
+        monkeypatch.setenv(name, "")
+    assert Settings() == unset
+    assert unset.home == Path("results")
 
 
 def test_other_versions_than_the_tested_ones(tmp_path):

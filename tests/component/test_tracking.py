@@ -1,8 +1,11 @@
 """What MLflow holds of a study, on a real store: equal columns, values as in SQL, nothing twice, nothing left running."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -67,6 +70,29 @@ def log(home, study_file):
 def rows(home, sql, *parameters):
     with open_warehouse(home / "warehouse.duckdb") as con:
         return con.execute(sql, parameters).fetchall()
+
+
+QUIET = """
+import sys; from pathlib import Path; from retain_core.settings import Settings; config = Settings(home=Path(sys.argv[1]))
+{asked}
+from mlflow.telemetry.client import get_telemetry_client; print(get_telemetry_client())
+"""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "from retain_core import tracking; tracking.prepare(config)",
+        "from retain_core.gate import find, watch_file; from retain_core.errors import InputError\n"
+        "try: find.in_registry(watch_file.Registry(model='none'), config)\nexcept InputError: pass",
+    ],
+    ids=["a study", "a watch"],
+)
+def test_mlflow_neither_reports_home_nor_talks(asked, tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK" and not name.startswith("MLFLOW_")}
+    command = [sys.executable, "-c", QUIET.format(asked=asked), str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("None\n", "")
 
 
 def test_children_hang_on_the_parent_and_have_equal_columns(logged, finished_home):

@@ -38,6 +38,7 @@ def test_interrupt_ends_the_children_and_the_next_run_finishes(home, flow_home, 
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "goes on from here" in stderr
+    assert "EventsWorker" not in stderr, "what Prefect has to say of a server that is gone is no use to anybody"
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
     plan = plan_study(load_study(changed), Store(home / "artifacts"))
