@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -129,6 +128,7 @@ def prefect_settings(config: Settings) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # of its own threads, which miss the server when a run is stopped
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():
@@ -154,7 +154,6 @@ def _stop_with_temporary_server(*_: object) -> None:
     """Ctrl-C also reaches Prefect's temporary server; telling a dead server of the end would take minutes."""
     import psutil
 
-    logging.disable()  # Prefect's own threads would tell at length that they find no server
     try:
         end(psutil.Process().children(recursive=True), grace=10)
         _say_stopped()
