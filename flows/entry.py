@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,7 +11,11 @@ from retain_core.redact import redact
 
 
 def guarded(command: Callable[[], object]) -> None:
-    """Run a command: errors that a user can mend are one sentence on stderr, with exit code 1 or 2."""
+    """Run a command: errors that a user can mend are one sentence on stderr, with exit code 1 or 2.
+
+    No library that it loads reports its use: Prefect, MLflow and the hub's look for this one variable.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         command()
     except RetainError as error:

@@ -405,3 +405,14 @@ def test_committed_tokens_are_found(tmp_path):
     done = subprocess.run(hook, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert {name for name in (*tokens, "clean") if str(tmp_path / name) in done.stdout} == set(tokens)
+
+
+def test_no_command_is_counted_by_the_hub():
+    code = (
+        "from flows.entry import guarded; guarded(lambda: None); "
+        "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    unsaid = ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY")
+    env = {name: value for name, value in os.environ.items() if name not in unsaid}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("True\n", "")
