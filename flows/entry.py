@@ -13,9 +13,9 @@ from retain_core.redact import redact
 def guarded(command: Callable[[], object]) -> None:
     """Run a command: errors that a user can mend are one sentence on stderr, with exit code 1 or 2.
 
-    No library that it loads reports its use: Prefect, MLflow and the hub's look for this one variable.
+    No library that it loads reports its use: Prefect's, MLflow's and the hub's understand this one word of this one variable.
     """
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
     try:
         command()
     except RetainError as error:

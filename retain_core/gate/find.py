@@ -17,7 +17,6 @@ from retain_core.gate.watch_file import Folder, Hub, Registry, Watch
 from retain_core.hub import is_wanted
 from retain_core.redact import redact
 from retain_core.settings import Settings
-from retain_core.tracking.runs import settle
 
 INDEX = "model.safetensors.index.json"
 SECONDS = 10.0
@@ -98,6 +97,8 @@ def in_hub(hub: Hub) -> list[Found]:
 
 def in_registry(registry: Registry, config: Settings) -> list[Found]:
     """The versions of a registered model, the oldest first. Only files are taken; nothing is loaded through MLflow."""
+    from retain_core.tracking.runs import settle
+
     settle()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

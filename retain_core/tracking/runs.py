@@ -31,8 +31,7 @@ _FORBIDDEN = re.compile(r"[/:.%\"']")
 """What MLflow allows in no model's name."""
 
 SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }  # fmt: skip
 """How MLflow behaves unless the environment says otherwise, which some of it reads while it is imported. The results are safe
