@@ -1,6 +1,7 @@
 """What training and evaluation take on one accelerator, at the size of a model of 1.5 billion parameters with random weights.
 
     python -m benchmarks.accelerator [--out FILE] [--parts rate sft grpo evaluation passes resume] [--seconds N] [--tiny]
+        [--only TEXT ...]
 
 rate        matrix products of bf16 a second (8192 x 8192 x 8192): what the shares below are shares of
 sft         retain's own SFT trainer: tokens a second, share of the rate, peak memory beside the estimate
@@ -101,8 +102,8 @@ def now() -> float:
 class Results:
     """What was measured so far, on disk after every measurement."""
 
-    def __init__(self, file: Path, seconds: float) -> None:
-        self._file, self._began, self._seconds = file, time.perf_counter(), seconds
+    def __init__(self, file: Path, seconds: float, only: Sequence[str]) -> None:
+        self._file, self._began, self._seconds, self._only = file, time.perf_counter(), seconds, only
         packages = ("torch", "transformers", "trl", "peft", "accelerate", "lm_eval")
         self.found: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d"), "python": platform.python_version(),
@@ -116,6 +117,8 @@ class Results:
 
     def measure(self, part: str, case: str, needs: float, work: Callable[[], dict[str, Any]]) -> None:
         """Keep what `work` gives, or why it gave nothing; it is left out where fewer than `needs` seconds are left."""
+        if self._only and not any(text in f"{part} {case}" for text in self._only):
+            return
         entry: dict[str, Any] = {}
         started = time.perf_counter()
         if needs and self.left() < needs:
@@ -626,6 +629,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("accelerator.json"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=420, help="no measurement begins that would hardly end within it")
+    parser.add_argument("--only", nargs="+", default=[], help="measure what has one of these texts in its name: uneven")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -634,7 +638,7 @@ def main() -> None:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = Path(tempfile.mkdtemp(prefix="retain-accelerator-"))
-    results = Results(chosen.out.absolute(), chosen.seconds)
+    results = Results(chosen.out.absolute(), chosen.seconds, chosen.only)
     try:
         run(results, chosen.parts, TINY if chosen.tiny else FULL, folder)
     finally:

@@ -40,6 +40,8 @@ DIALS: dict[str, frozenset[str]] = {
     "external": frozenset({"model", "revision"}),
 }
 """The dials that each algorithm listens to; any other is refused rather than ignored."""
+SAMPLING = frozenset(name for name, dials in DIALS.items() if "temperature" in dials)
+"""Algorithms that write answers of their own to learn from, which takes most of their time."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {"kl_estimator": "exact"},

@@ -22,6 +22,7 @@ from retain_core.cross import StudyFile
 from retain_core.devices import cores, visible
 from retain_core.errors import ArmsFailedError, InputError, RetainError
 from retain_core.overlap import measure_overlap
+from retain_core.methods import SAMPLING
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
 from retain_core.remote import open_store
 from retain_core.revisions import Revision, declare
@@ -43,8 +44,10 @@ class Running:
 
     @property
     def missing_arms(self) -> list[str]:
-        """Names of the arms that still have something to do, in the study's order."""
-        return [arm.spec.arm for arm in self.plan.arms if not arm.done]
+        """Names of the arms that still have something to do. Those that sample come first: they take longest, and none should
+        be left to run alone at the end."""
+        todo = [arm.spec for arm in self.plan.arms if not arm.done]
+        return [spec.arm for spec in sorted(todo, key=lambda spec: spec.config["algorithm"] not in SAMPLING)]
 
     @property
     def spec_hash(self) -> str:

@@ -64,9 +64,13 @@ def valid_answers(numbers: Numbers, target: int) -> tuple[str, ...]:
 
 @cache
 def problems(largest_number: int, count: int) -> tuple[Problem, ...]:
-    """All solvable problems: (sorted numbers, target from 1 to 99)."""
+    """(sorted numbers, value from 1 to 99) of every derivation: whoever draws from these draws a derivation.
+
+    A problem is there as often as there are derivations of it, or values that hardly anything reaches would be asked for as
+    often as the sum, which many orders reach.
+    """
     every = itertools.combinations_with_replacement(range(1, largest_number + 1), count)
-    return tuple((numbers, target) for numbers in every for target in sorted(_by_value(numbers)))
+    return tuple((numbers, value) for numbers in every for value, ways in sorted(_by_value(numbers).items()) for _ in ways)
 
 
 def sloppy(numbers: Numbers) -> str:

@@ -16,7 +16,7 @@ from retain_core.lab.spec import LabSpec
 from retain_core.lab.world import World
 from retain_core.store import Artifact, Store, key_of, sha256_of
 
-LAB_VERSION = 5
+LAB_VERSION = 6
 """Raised when the lab's generated content changes for equal dials."""
 
 _DIGITS = r"\d( \d)*"

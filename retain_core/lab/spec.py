@@ -63,8 +63,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"updates": 150, "hidden": 48, "layers": 2},
     "small": {"hidden": 256, "layers": 6, "heads": 8, "updates": 6000, "batch": 256, "learning_rate": 2e-3},
     "large": {
-        "hidden": 512, "layers": 8, "heads": 8, "updates": 4000, "batch": 512, "learning_rate": 1e-3,
-        "operands": 4, "largest_number": 12, "steps": True, "entities": 9000, "target_items": 1000,
+        "hidden": 512, "layers": 8, "heads": 8, "updates": 2500, "batch": 512, "learning_rate": 1e-3,
+        "operands": 4, "largest_number": 12, "steps": True, "entities": 18_000, "target_items": 1000,
     },
 }  # fmt: skip
 """Sizes by name: `lab/tiny` is the default, `lab/mini` a size below, `lab/smoke` for tests; `lab/small` and `lab/large`
