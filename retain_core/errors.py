@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 
+NO_MEMORY = (
+    "the accelerator's memory is full; let fewer arms share it (`RETAIN_ARMS_PER_DEVICE`) or make passes smaller "
+    "(`training: {micro_batch: ...}`, `evaluation: {batch_tokens: ...}`) and run again: what is finished is kept"
+)
 FULL = "the disk is full; free some space (`retain gc` shows what can go) and run again: what is finished is kept"
 
 
@@ -44,3 +48,13 @@ def disk_is_full(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def told(error: BaseException) -> str:
+    """What a user is told of an error, which may be any: a sentence with the mend where that is known."""
+    if disk_is_full(error):
+        return FULL
+    # torch raises OutOfMemoryError, or where the driver itself has nothing left AcceleratorError.
+    if type(error).__name__ == "OutOfMemoryError" or "CUDA error: out of memory" in str(error):
+        return NO_MEMORY
+    return str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}"

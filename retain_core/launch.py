@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retain_core.devices import has_cuda, reserved
-from retain_core.errors import InputError, RetainError
+from retain_core.errors import InputError, RetainError, told
 
 if TYPE_CHECKING:
     from retain_core.arms import ArmSpec
@@ -82,7 +82,7 @@ def telling() -> Iterator[None]:
     except Exception as error:
         if FAILURE in os.environ and not any(words in str(error) for words in _OF_A_PEER):
             with contextlib.suppress(FileExistsError), open(os.environ[FAILURE], "x", encoding="utf-8") as file:
-                file.write(str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}")
+                file.write(told(error))
         raise
 
 

@@ -21,8 +21,8 @@ from retain_core.arms import ArmSpec
 from retain_core.cross import StudyFile
 from retain_core.devices import cores, visible
 from retain_core.errors import ArmsFailedError, InputError, RetainError
-from retain_core.overlap import measure_overlap
 from retain_core.methods import SAMPLING
+from retain_core.overlap import measure_overlap
 from retain_core.plan import BASE_THREADS, PlannedArm, StudyPlan, check_models, plan_study
 from retain_core.remote import open_store
 from retain_core.revisions import Revision, declare
@@ -44,8 +44,10 @@ class Running:
 
     @property
     def missing_arms(self) -> list[str]:
-        """Names of the arms that still have something to do. Those that sample come first: they take longest, and none should
-        be left to run alone at the end."""
+        """Names of the arms that still have something to do.
+
+        Those that sample come first: they take longest, and none should be left to run alone at the end.
+        """
         todo = [arm.spec for arm in self.plan.arms if not arm.done]
         return [spec.arm for spec in sorted(todo, key=lambda spec: spec.config["algorithm"] not in SAMPLING)]
 
@@ -104,12 +106,12 @@ def open_study(study: Study, config: Settings) -> Iterator[Running]:
 
 
 def _refuse_small_cards(plan: StudyPlan) -> None:
-    """Raise InputError where a training that is still to do does not fit on an accelerator of this machine."""
+    """Raise InputError where a training that is still to do does not fit on its part of an accelerator of this machine."""
     from retain_core.cards import demand_of, memory_here, refuse_too_small
 
     to_train = [arm.spec for arm in plan.arms if arm.to_train]
     if to_train and not plan.study.execution.work_pool and (memory := memory_here()) and (demand := demand_of(to_train)):
-        refuse_too_small(demand, {spec.size for spec in to_train}, memory)
+        refuse_too_small(demand, {spec.size for spec in to_train}, memory // settings().arms_per_device)
 
 
 def declare_all(studies: Sequence[Study], config: Settings) -> None:

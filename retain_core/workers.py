@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from retain_core.errors import FULL, RetainError, disk_is_full
+from retain_core.errors import RetainError, told
 from retain_core.redact import Redacted, redact
 
 _context = multiprocessing.get_context("forkserver")
@@ -182,9 +182,7 @@ def _do(job: str, arguments: dict[str, Any], log: str) -> str:
             getattr(jobs, job)(**arguments)
         except BaseException as error:
             print(redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
-            text = str(error) if isinstance(error, RetainError) else f"{type(error).__name__}: {error}"
-            text = FULL if disk_is_full(error) else text
-            return redact(text) or type(error).__name__
+            return redact(told(error)) or type(error).__name__
     return ""
 
 

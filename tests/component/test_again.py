@@ -47,6 +47,11 @@ def test_one_changed_byte_is_recomputed_to_the_same_result(home, smoke_study, sm
         assert victim.read_bytes() == right
 
 
+def test_arms_that_sample_start_first(smoke_study, tmp_path):
+    with open_study(load_study(smoke_study), settings_at(tmp_path)) as running:
+        assert running.missing_arms == ["smoke/grpo-lr1e-3-s0", "smoke/sft-lr1e-3-s0", "smoke/learning_rate_0-lr0-s0"]
+
+
 def test_adding_a_method_is_a_new_revision_and_costs_only_that_method(home, smoke_study, jobs, tmp_path):
     before = manifests(home)
     changed = tmp_path / "smoke.yaml"

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from itertools import islice
 
 import pytest
@@ -61,6 +62,15 @@ def test_no_solution_is_missed():
         if apply[first](*order[:2]) >= 0 and apply[second](apply[first](*order[:2]), order[2]) == target
     ]
     assert len(ways) == len(steps.solutions(numbers, target)) > 0
+
+
+def test_a_problem_is_drawn_as_often_as_there_are_derivations_of_it(world):
+    drawn = Counter(steps.problems(12, 3))
+    some = random.Random(0).sample(sorted(drawn), 300)
+    assert all(drawn[problem] == len(steps.solutions(*problem)) for problem in some)
+    right = [item.extra["valid"] for item in world.items("countdown_steps")]
+    sums = [valid for valid in right if any(set("-*").isdisjoint(answer) for answer in valid)]
+    assert 0.05 < len(sums) / len(right) < 0.5  # what the base's habit finds
 
 
 def test_the_verifier_accepts_the_two_forms_and_nothing_else(world):
