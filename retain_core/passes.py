@@ -1,7 +1,7 @@
 """Passes through a model that fit into memory: how many rows go at once, and logits of some positions at a time.
 
 The budget of a pass follows from the shape of the model alone, whatever the card, so that nothing measured depends on where it
-was measured. Models of the size of the lab's have none: their batches are so small that they never meet it.
+was measured. Models of the size of the lab's have none, or one that is larger than any of their batches.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Sizes by name: `lab/tiny` is the default, `lab/mini` a size below, `lab/smoke` for tests; `lab/small` and `lab/large`
-want an accelerator. `lab/large` has 38 million parameters, countdown with four numbers in visible steps, and twenty times
+want an accelerator. `lab/large` has 43 million parameters, countdown with four numbers in visible steps, and forty times
 as many entities, so that rare ones are still half known after so much more training."""
 
 

@@ -77,7 +77,7 @@ def test_no_batch_of_the_lab_is_ever_made_smaller(preset):
     tokenizer = build_tokenizer(World(spec).entities)
     small = build_model(spec.model_copy(update={"layers": 1}), tokenizer).config
     small.num_hidden_layers = spec.layers
-    assert tokens_at_once(small) is None
+    assert (tokens_at_once(small) is None) == (preset != "large")  # whose many names alone make a budget
     assert groups([small.max_position_embeddings] * 3 * MOST_ROWS, MOST_ROWS, tokens_at_once(small)) == groups(
         [1] * 3 * MOST_ROWS, MOST_ROWS
     )
