@@ -179,8 +179,15 @@ def hours(demand: Demand, card: Card) -> float:
     return training_flops(demand.shape, tokens, tokens, demand.longest) / (REACHED * card.rate) / 3600
 
 
-def refuse_too_small(demand: Demand, sizes: Iterable[TrainingSize], memory: int) -> None:
-    """Raise InputError where a training or an evaluation takes more than a card has, before any time of it is spent."""
+def refuse_too_small(demand: Demand, sizes: Iterable[TrainingSize], whole: int, places: int = 1) -> None:
+    """Raise InputError where a training or an evaluation takes more than a card has, before any time of it is spent.
+
+    `whole` is the card's memory in bytes, `places` how many arms share it.
+    """
+    memory = whole // places
+    has = f"the accelerator here has {whole / GB:.0f}"
+    if places > 1:
+        has += f", {memory / GB:.0f} for each of {places} arms (`RETAIN_ARMS_PER_DEVICE`)"
     for size in sizes:
         needed, method = demand.peak(size)
         if needed > memory:
@@ -191,12 +198,10 @@ def refuse_too_small(demand: Demand, sizes: Iterable[TrainingSize], memory: int)
                 if fits
                 else "train adapters (`lora_rank`) or use several cards (`execution: {processes_per_arm: 4, parallel: fsdp}`)"
             )
-            raise InputError(
-                f"{method} takes about {needed / GB:.0f} GB and the accelerator here has {memory / GB:.0f}: {mend}"
-            )
+            raise InputError(f"{method} takes about {needed / GB:.0f} GB and {has}: {mend}")
     if demand.evaluation > memory:
         raise InputError(
-            f"evaluation takes about {demand.evaluation / GB:.0f} GB and the accelerator here has {memory / GB:.0f}: set "
+            f"evaluation takes about {demand.evaluation / GB:.0f} GB and {has}: set "
             f"{_smaller_evaluation(demand.arms[0].evaluation)}"
         )
 

@@ -75,12 +75,16 @@ class Running:
             yield
 
 
+def places(study: Study) -> int:
+    """How many arms share an accelerator: an arm of several processes shares none."""
+    return settings().arms_per_device if study.execution.processes_per_arm == 1 else 1
+
+
 def parallel_arms(study: Study) -> int:
     """How many arms run side by side on this machine, at least one: as many as its accelerators, or cores, take."""
     execution = study.execution
     if devices := visible():
-        places = settings().arms_per_device if execution.processes_per_arm == 1 else 1
-        return max(1, len(devices) * places // execution.processes_per_arm)
+        return max(1, len(devices) * places(study) // execution.processes_per_arm)
     return max(1, cores() // (execution.threads_per_arm * execution.processes_per_arm))
 
 
@@ -111,7 +115,7 @@ def _refuse_small_cards(plan: StudyPlan) -> None:
 
     to_train = [arm.spec for arm in plan.arms if arm.to_train]
     if to_train and not plan.study.execution.work_pool and (memory := memory_here()) and (demand := demand_of(to_train)):
-        refuse_too_small(demand, {spec.size for spec in to_train}, memory // settings().arms_per_device)
+        refuse_too_small(demand, {spec.size for spec in to_train}, memory, places(plan.study))
 
 
 def declare_all(studies: Sequence[Study], config: Settings) -> None:

@@ -116,7 +116,9 @@ def test_a_card_that_is_too_small_is_refused_with_the_mend(study, tmp_path):
         refuse_too_small(demand, [size], 80 * GB)
     with pytest.raises(InputError, match="has 16: train adapters"):
         refuse_too_small(demand, [size], 16 * GB)
-    refuse_too_small(demand, [size], 10**13)
+    with pytest.raises(InputError, match=r"has 80, 20 for each of 4 arms \(`RETAIN_ARMS_PER_DEVICE`\): train adapters"):
+        refuse_too_small(demand, [TrainingSize(micro_batch=1)], 80 * GB, places=4)
+    refuse_too_small(demand, [size], 10**13, places=4)
 
 
 def test_card_chooses_for_every_arm_and_what_it_chose_is_in_the_key(study, tmp_path):
