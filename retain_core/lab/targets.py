@@ -128,7 +128,7 @@ class Countdown(LabTarget[countdown.Problem]):
 
     @property
     def keys(self) -> Sequence[countdown.Problem]:
-        """(sorted numbers, value) of every training problem."""
+        """(sorted numbers, value) of every training problem; in steps, of every derivation of one."""
         return self.world.train_problems
 
     def ask(self, key: countdown.Problem, rng: random.Random) -> tuple[str, countdown.Numbers]:

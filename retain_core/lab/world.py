@@ -109,7 +109,7 @@ class World:
 
     @cached_property
     def train_problems(self) -> list[tuple[countdown.Numbers, int]]:
-        """Countdown problems that training may use, by number multiset."""
+        """Countdown problems that training may use, by number multiset; in steps each as often as it has derivations."""
         return [p for p in self._all_problems if not self._problem_held_out(p[0])]
 
     @property
